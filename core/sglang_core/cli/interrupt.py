@@ -1,0 +1,35 @@
+"""Ctrl-C and SIGTERM while a run goes on."""
+
+import logging
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from ..engine.control import StepControl
+from ..errors import RequestCancelledError
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def cancel_on_signals(control: StepControl) -> Iterator[None]:
+    """Turn SIGINT and SIGTERM into a cancelled run.
+
+    While steps are being made the first signal stops the run at the next boundary, so that pipelines are left whole; a
+    second one, or one at any other time, stops it at once. Use it in the main thread only.
+    """
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        was_cancelled = control.is_cancelled
+        control.cancel()
+        if was_cancelled or not control.has_steps:
+            raise RequestCancelledError
+        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,147 @@
+"""The way of a request, on one page: resolve, plan, fetch, load, run, encode, save."""
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from attrs import evolve
+
+from .engine.control import StepControl
+from .engine.in_process import Engine
+from .errors import RequestCancelledError
+from .events import EventListener, OutputSaved, RunEnded, RunStarted
+from .media import EncodingOptions
+from .options import Settings
+from .options.host import OutputOptions, RunOptions, SamplingOptions
+from .outputs import check_writable, open_atomic
+from .planning import PlannedModel, plan_run
+from .planning_types import ExecutionPlan
+from .plugins import PluginManager
+from .receipts import make_receipt
+from .requests import GeneratedMedia, GenerationOutput, GenerationRequest, GenerationResult
+
+logger = logging.getLogger(__name__)
+
+
+def create_control(manager: PluginManager, settings: Settings, listeners: Sequence[EventListener] = ()) -> StepControl:
+    """Return the control of one run, with every plugin and ``listeners`` as its audience."""
+    return StepControl([*manager.listeners(), *listeners], timeout_s=settings.of(RunOptions).timeout_s)
+
+
+def generate_outputs(manager: PluginManager, settings: Settings, control: StepControl) -> GenerationResult:
+    """Make everything the settings ask for, and free the model again.
+
+    :raises SglangError: for whatever goes wrong; files that were complete by then stay.
+    """
+    with announced(control, settings):
+        with control.stage("plan"):
+            planned = plan_run(manager, settings)
+        _prepare(planned.plan)
+        with load_engine(manager, planned, control) as engine:
+            outputs = run_requests(manager, planned.plan, engine, control)
+        return GenerationResult(outputs=outputs, duration_s=control.elapsed_s, timings_s=dict(control.timings_s))
+
+
+def load_engine(manager: PluginManager, planned: PlannedModel, control: StepControl) -> Engine:
+    """Fetch the files that the plan needs and load the model.
+
+    :raises SglangError: if a file is missing or damaged, or the device too small.
+    """
+    files = planned.plan.model.files
+    with control.stage("fetch", total=None, unit="byte"):
+        folder = planned.source.fetch(files, lambda done, total: control.step("fetch", done, total, "byte"))
+    return Engine.load(manager, planned.plan, folder, control)
+
+
+def run_requests(
+    manager: PluginManager, plan: ExecutionPlan, engine: Engine, control: StepControl
+) -> tuple[GenerationOutput, ...]:
+    """Run the plan's requests one after the other and save each output as soon as it is there."""
+    outputs = []
+    for index, request in enumerate(plan.requests):
+        started = time.monotonic()
+        media = _with_request_fps(engine.run(request, control), request)
+        path = _save(manager, plan, request, media, index, control)
+        output = _describe(plan, request, media, path)
+        if path is not None:
+            control.emit(_saved_event(control, output, index, time.monotonic() - started))
+        outputs.append(output)
+    return tuple(outputs)
+
+
+def _prepare(plan: ExecutionPlan) -> None:
+    for warning in (*plan.warnings, *plan.output.notes):
+        logger.warning("%s", warning)
+    if plan.output.directory is not None:
+        check_writable(Path(plan.output.directory))
+
+
+def _with_request_fps(media: GeneratedMedia, request: GenerationRequest) -> GeneratedMedia:
+    return media if request.fps is None or media.kind == "image" else evolve(media, fps=float(request.fps))
+
+
+def _save(
+    manager: PluginManager,
+    plan: ExecutionPlan,
+    request: GenerationRequest,
+    media: GeneratedMedia,
+    index: int,
+    control: StepControl,
+) -> Path | None:
+    output = plan.output
+    if not output.paths:
+        return None
+    encoder = manager.media_encoders.get(output.encoder.value)
+    options = EncodingOptions(compression=output.compression, x264_preset=output.x264_preset, fps=media.fps)
+    path = output.paths[index]
+    with control.stage("save"), open_atomic(path) as hidden:
+        encoder.encode(media, hidden, options, make_receipt(plan, request))
+    return path
+
+
+def _describe(
+    plan: ExecutionPlan, request: GenerationRequest, media: GeneratedMedia, path: Path | None
+) -> GenerationOutput:
+    width, height = media.size
+    return GenerationOutput(
+        prompt=request.prompt,
+        seed=request.seed,
+        kind=media.kind,
+        width=width,
+        height=height,
+        num_frames=media.num_frames,
+        path=path,
+        media=media if plan.settings.of(OutputOptions).return_frames else None,
+        receipt=make_receipt(plan, request),
+    )
+
+
+def _saved_event(control: StepControl, output: GenerationOutput, index: int, seconds: float) -> OutputSaved:
+    details = {
+        "seed": output.seed,
+        "kind": output.kind,
+        "width": output.width,
+        "height": output.height,
+        "num_frames": output.num_frames,
+        "seconds": seconds,
+    }
+    return OutputSaved(run_id=control.run_id, path=str(output.path), index=index, details=details)
+
+
+@contextmanager
+def announced(control: StepControl, settings: Settings) -> Iterator[None]:
+    """Tell the listeners that a run begins, and how it ended."""
+    sampling = settings.of(SamplingOptions)
+    num_outputs = max(1, len(sampling.prompt)) * sampling.num_outputs_per_prompt
+    control.emit(RunStarted(run_id=control.run_id, settings=settings, num_outputs=num_outputs))
+    outcome = "failed"
+    try:
+        yield
+        outcome = "completed"
+    except (RequestCancelledError, KeyboardInterrupt):
+        outcome = "cancelled"
+        raise
+    finally:
+        control.emit(RunEnded(run_id=control.run_id, outcome=outcome, duration_s=control.elapsed_s))

@@ -1,0 +1,140 @@
+"""The Python API: a model that is loaded once and used many times.
+
+::
+
+    from sglang_core import Generator
+
+    with Generator.from_pretrained("demo/shapes-image") as generator:
+        result = generator.generate(prompt="a red circle on a white background", return_frames=True)
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .engine.in_process import Engine
+from .errors import ConfigError, RequestError
+from .events import EventListener
+from .generation import announced, create_control, load_engine, run_requests
+from .options import Settings
+from .options.convert import convert
+from .options.groups import OptionGroup
+from .options.host import DEFAULT_MODEL, CallOptions, OutputOptions, RunOptions, SamplingOptions
+from .options.settings import Given, Origin, merge
+from .options.sources import given_in_environment
+from .outputs import check_writable
+from .planning import PlannedModel, plan_run, replan_requests
+from .plugins import PluginManager, create_plugin_manager
+from .registry import closest
+from .requests import GenerationResult
+
+_PER_CALL = (SamplingOptions, OutputOptions, CallOptions, RunOptions)
+_COMMAND = "generate"
+
+
+class Generator:
+    """A loaded model. Make one with :meth:`from_pretrained`; close it, or use it as a context manager."""
+
+    def __init__(self, manager: PluginManager, settings: Settings, planned: PlannedModel, engine: Engine) -> None:
+        self._manager = manager
+        self._settings = settings
+        self._planned = planned
+        self._engine = engine
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model_path: str = DEFAULT_MODEL,
+        *,
+        manager: PluginManager | None = None,
+        listeners: tuple[EventListener, ...] = (),
+        **settings: Any,
+    ) -> "Generator":
+        """Find, plan and load a model.
+
+        :param model_path: a folder, a hub id, or an embedded model.
+        :param manager: the plugins to use; those installed if ``None``.
+        :param listeners: told every event of loading.
+        :param settings: any setting of ``sglang generate`` by its name, for example ``precision="fp32"``; those of
+            sampling and output become the defaults of :meth:`generate`.
+        :raises SglangError: if a setting, the model or the machine does not fit.
+        """
+        manager = manager or create_plugin_manager()
+        groups = manager.options.for_command(_COMMAND)
+        given = _given(manager, groups, {"model_path": model_path, **settings})
+        merged = merge(groups, [given, given_in_environment(groups)])
+        # Planning refuses a run without a prompt, and here the prompt comes later.
+        planned = plan_run(manager, merged if merged.is_given("prompt") else merged.replace(prompt=("placeholder",)))
+        control = create_control(manager, merged, listeners)
+        with announced(control, merged):
+            engine = load_engine(manager, planned, control)
+        return cls(manager, merged, planned, engine)
+
+    def generate(
+        self, prompt: str | None = None, *, listeners: tuple[EventListener, ...] = (), **settings: Any
+    ) -> GenerationResult:
+        """Make outputs with the loaded model.
+
+        :param prompt: what to make; a list of several is good too.
+        :param listeners: told every event of this run; what they raise is logged.
+        :param settings: settings of sampling, output and run by name (``seed``, ``width``, ``output_path``,
+            ``save_output``, ``return_frames``, ``timeout_s``, ...).
+        :raises SglangError: if the request does not fit the model, fails, or is stopped.
+        """
+        if prompt is not None:
+            settings["prompt"] = prompt
+        settings = self._checked(settings)
+        merged = self._settings.replace(**settings)
+        plan = replan_requests(self._manager, self._planned.plan, merged)
+        if plan.output.directory is not None:
+            check_writable(Path(plan.output.directory))
+        control = create_control(self._manager, merged, listeners)
+        with announced(control, merged):
+            outputs = run_requests(self._manager, plan, self._engine, control)
+        return GenerationResult(outputs=outputs, duration_s=control.elapsed_s, timings_s=dict(control.timings_s))
+
+    def _checked(self, settings: dict[str, Any]) -> dict[str, Any]:
+        """Return the settings in their types; one that needs the model loaded again is refused."""
+        groups = [group for group in self._settings.groups if group.settings in _PER_CALL]
+        fields = {key: field for group in groups for field in group.fields for key in field.keys}
+        checked = {}
+        for name, value in settings.items():
+            if name not in fields:
+                loaded_with = {field.name for _, field, _ in self._settings.fields()}
+                if name in loaded_with:
+                    problem = f"argument {name!r}: the model is loaded with it, it cannot change between requests"
+                    raise RequestError(problem, f"give {name} to Generator.from_pretrained")
+                raise _unknown(name, tuple(fields))
+            try:
+                checked[fields[name].name] = convert(fields[name], value)
+            except ValueError as error:
+                raise ConfigError(f"argument {name!r}: {error}", "see the documentation of the setting") from error
+        return checked
+
+    def close(self) -> None:
+        """Free the model."""
+        self._engine.close()
+
+    def __enter__(self) -> "Generator":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _given(manager: PluginManager, groups: tuple[OptionGroup, ...], settings: dict[str, Any]) -> list[Given]:
+    givens = []
+    for name, value in settings.items():
+        target = manager.options.find(name, groups)
+        if target is None:
+            raise _unknown(name, manager.options.known_keys(groups))
+        origin = Origin(kind="python", label=f"argument {name!r}")
+        givens.append(Given(field=target.field, value=value, origin=origin, entry=target.entry))
+    return givens
+
+
+def _unknown(name: str, known: tuple[str, ...]) -> ConfigError:
+    close = closest(name, known)
+    return ConfigError(f"unknown argument {name!r}", f"use {close!r}" if close else "see the settings of generate")

@@ -1,0 +1,233 @@
+"""From settings to a plan: everything is decided, and every wrong combination refused, before a weight is read."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+
+from attrs import evolve, frozen
+
+from .backends import ExecutionBackend
+from .component_plans import plan_components, residency_warnings
+from .devices import choose_device
+from .errors import ConfigError, ModelNotFoundError, UnavailableError
+from .models import ModelDescription, ModelReference, ModelSource, describe_model
+from .options import Settings
+from .options.host import ExecutionOptions, ModelOptions, OutputOptions, SamplingOptions
+from .output_names import plan_outputs
+from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
+from .plugins import PluginManager
+from .registry import closest
+from .request_planning import plan_requests
+from .requests import GenerationRequest, MediaKind
+
+#: Packages whose versions can change a result.
+_VERSIONED = ("sglang-plugins", "torch", "diffusers", "transformers", "numpy", "pillow", "av")
+_ASSUMED_SIZE = 1024
+
+
+@frozen(kw_only=True)
+class PlannedModel:
+    """A plan and the source its files come from."""
+
+    plan: ExecutionPlan
+    source: ModelSource
+
+
+def plan_run(manager: PluginManager, settings: Settings) -> PlannedModel:
+    """Find the model and plan the run. Imports nothing heavy and reads no weights.
+
+    :raises SglangError: for whatever cannot work, with the nearest thing that can.
+    """
+    source = resolve_model(manager, settings)
+    model = describe_model(source)
+    return PlannedModel(plan=create_plan(manager, settings, model), source=source)
+
+
+def resolve_model(manager: PluginManager, settings: Settings) -> ModelSource:
+    """Ask the resolvers in their order for the model of the settings.
+
+    :raises ModelNotFoundError: if none knows it; what each would have accepted is said.
+    """
+    options = settings.of(ModelOptions)
+    reference = ModelReference(
+        path=options.model_path, revision=options.revision, token=options.hf_token, offline=options.offline
+    )
+    hints = []
+    for resolver in sorted(manager.model_resolvers, key=lambda resolver: resolver.order):
+        availability = resolver.probe()
+        if not availability.is_available:
+            hints.append(f"{resolver.name}: {availability.reason} ({availability.remedy})")
+            continue
+        source = resolver.resolve(reference)
+        if source is not None:
+            if reference.revision is not None and source.revision is None:
+                label = settings.origin("revision").label
+                raise ConfigError(f"{label} does not apply: {options.model_path} has no revisions", "leave it out")
+            return source
+        hint = resolver.hint(reference)
+        if hint:
+            hints.append(hint)
+    label = settings.origin("model_path").label
+    raise ModelNotFoundError(f"{label}: no model {options.model_path!r} is found", "; or ".join(hints) or "--help")
+
+
+def create_plan(manager: PluginManager, settings: Settings, model: ModelDescription) -> ExecutionPlan:
+    """Decide everything about running a described model.
+
+    :raises SglangError: for whatever cannot work, with the nearest thing that can.
+    """
+    device = choose_device(settings.of(ExecutionOptions).device)
+    backend, chosen = choose_backend(manager, settings, model)
+    _refuse_ignored_settings(manager, settings, backend)
+    components = plan_components(model, settings, device.value)
+    call = backend.describe_call(model)
+    requests, reasons = plan_requests(model, call, settings)
+    plan = ExecutionPlan(
+        model=model,
+        kind=call.kind,
+        backend=chosen,
+        device=device,
+        attention=backend.choose_attention(model, settings, device.value),
+        components=components,
+        transforms=(),
+        call=call,
+        requests=requests,
+        request_reasons=reasons,
+        output=_plan_output(manager, settings, call.kind, requests),
+        memory=_estimate_memory(model, components, device.value, requests[0]),
+        settings=settings,
+        warnings=tuple(residency_warnings(components.values())),
+        versions=installed_versions(),
+    )
+    return _with_memory_warning(evolve(plan, transforms=_choose_transforms(manager, plan)))
+
+
+def replan_requests(manager: PluginManager, plan: ExecutionPlan, settings: Settings) -> ExecutionPlan:
+    """Return the plan for other requests of the same loaded model."""
+    requests, reasons = plan_requests(plan.model, plan.call, settings)
+    output = _plan_output(manager, settings, plan.kind, requests)
+    return evolve(plan, requests=requests, request_reasons=reasons, output=output, settings=settings)
+
+
+def _plan_output(
+    manager: PluginManager, settings: Settings, kind: MediaKind, requests: Sequence[GenerationRequest]
+) -> OutputPlan:
+    return plan_outputs(
+        settings.of(OutputOptions),
+        kind,
+        requests,
+        manager.media_encoders,
+        outputs_per_prompt=settings.of(SamplingOptions).num_outputs_per_prompt,
+        started=datetime.now().astimezone(),
+    )
+
+
+def choose_backend(
+    manager: PluginManager, settings: Settings, model: ModelDescription
+) -> tuple[ExecutionBackend, Choice[str]]:
+    """Return the backend that runs the model, and why.
+
+    :raises UnavailableError: if the one asked for cannot, or with ``auto`` if none can; each one's reason is told.
+    """
+    wanted = settings.of(ModelOptions).backend.lower()
+    if wanted != "auto":
+        backend = manager.execution_backends.get(wanted)
+        answer = backend.probe()
+        answer = backend.supports(model, settings) if answer.is_available else answer
+        if not answer.is_available:
+            label = settings.origin("backend").label
+            raise UnavailableError(f"{label} {backend.name}: {answer.reason}", answer.remedy)
+        return backend, Choice(value=backend.name, reason=settings.origin("backend").label, is_automatic=False)
+    refusals: list[tuple[str, str]] = []
+    for backend in sorted(manager.execution_backends, key=lambda backend: backend.order):
+        answer = backend.probe()
+        answer = backend.supports(model, settings) if answer.is_available else answer
+        if answer.is_available:
+            skipped = "".join(f"; not {reason}" for reason, _ in refusals)
+            reason = f"it runs {model.pipeline_class}{skipped}"
+            return backend, Choice(value=backend.name, reason=reason, is_automatic=True)
+        refusals.append((f"{backend.name}: {answer.reason}", answer.remedy))
+    reasons = "; ".join(reason for reason, _ in refusals) or "none is installed"
+    remedies = "; or ".join(remedy for _, remedy in refusals) or 'pip install "sglang-plugins[diffusers]"'
+    raise UnavailableError(f"no execution backend can run {model.pipeline_class}: {reasons}", remedies)
+
+
+def _refuse_ignored_settings(manager: PluginManager, settings: Settings, backend: ExecutionBackend) -> None:
+    """Refuse a given execution setting that neither the host, the backend nor a transform acts on."""
+    handled = set(backend.honours) | _settings_of_the_host() | _settings_of_transforms(manager, settings)
+    for group, field, _ in settings.fields():
+        if group.is_execution and settings.is_given(field.name) and field.name not in handled:
+            close = closest(field.name, backend.honours)
+            remedy = f"leave it out, or use {close}" if close else "leave it out, or choose another --backend"
+            raise ConfigError(
+                f"{settings.origin(field.name).label} does not apply: backend {backend.name} does not honour "
+                f"{field.name}",
+                remedy,
+            )
+
+
+def _settings_of_the_host() -> set[str]:
+    return {"device"}
+
+
+def _settings_of_transforms(manager: PluginManager, settings: Settings) -> set[str]:
+    """Return the settings in groups of the plugins that bring a transform: the transform acts on them."""
+    owners = {manager.pipeline_transforms.owner(transform.name) for transform in manager.pipeline_transforms}
+    return {field.name for group, field, _ in settings.fields() if manager.options.owner(group.name) in owners}
+
+
+def _choose_transforms(manager: PluginManager, plan: ExecutionPlan) -> tuple[Choice[str], ...]:
+    chosen = []
+    for transform in sorted(manager.pipeline_transforms, key=lambda transform: transform.order):
+        reason = transform.wanted(plan)
+        if reason is None:
+            continue
+        answer = transform.probe()
+        if not answer.is_available:
+            raise UnavailableError(f"{transform.name} ({reason}): {answer.reason}", answer.remedy)
+        chosen.append(Choice(value=transform.name, reason=reason, is_automatic=False))
+    return tuple(chosen)
+
+
+def _estimate_memory(
+    model: ModelDescription, components: Mapping[str, ComponentPlan], device: str, request: GenerationRequest
+) -> MemoryEstimate:
+    """Estimate from headers: on the device stay the resident components and the largest offloaded one."""
+    from .memory import available_host_bytes, estimate_activation_bytes, free_device_bytes
+
+    resident = sum(plan.num_bytes for plan in components.values() if plan.residency.value == "resident")
+    moved = [plan.num_bytes for plan in components.values() if plan.residency.value == "component-offload"]
+    activations = estimate_activation_bytes(
+        model,
+        width=request.width or _ASSUMED_SIZE,
+        height=request.height or _ASSUMED_SIZE,
+        num_frames=request.num_frames or 1,
+        batch=1,
+        precisions={name: plan.precision.value for name, plan in components.items() if plan.precision.value},
+    )
+    return MemoryEstimate(
+        weights_bytes=sum(plan.num_bytes for plan in components.values()),
+        device_weights_bytes=resident + max(moved, default=0),
+        activations_bytes=activations,
+        available_bytes=available_host_bytes() if device == "cpu" else free_device_bytes(device),
+    )
+
+
+def _with_memory_warning(plan: ExecutionPlan) -> ExecutionPlan:
+    memory = plan.memory
+    if memory.available_bytes is None or memory.device_peak_bytes <= memory.available_bytes:
+        return plan
+    needed, free = memory.device_peak_bytes / 2**30, memory.available_bytes / 2**30
+    warning = f"about {needed:.1f} GiB are needed on {plan.device.value}, {free:.1f} GiB are free: it may not fit"
+    return evolve(plan, warnings=(*plan.warnings, warning))
+
+
+def installed_versions() -> dict[str, str]:
+    """Return the versions of the installed packages that can change a result."""
+    found = {}
+    for package in _VERSIONED:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

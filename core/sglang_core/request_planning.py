@@ -1,0 +1,233 @@
+"""From sampling settings to requests in which every value is decided, or refused by name."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import attrs
+from attrs import evolve
+
+from .backends import CallDescription
+from .errors import ConfigError, RequestError
+from .models import ModelDescription
+from .options import Settings
+from .options.fields import flag_of
+from .options.host import CallOptions, SamplingOptions
+from .registry import closest
+from .requests import GenerationRequest
+
+#: Longer prompts are refused: no text encoder reads more, and cutting a prompt silently would lose what it asks for.
+MAX_PROMPT_CHARACTERS = 10_000
+_FIELDS = (
+    "negative_prompt",
+    "width",
+    "height",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_scale_2",
+    "true_cfg_scale",
+)
+
+
+def plan_requests(
+    model: ModelDescription, call: CallDescription, settings: Settings
+) -> tuple[tuple[GenerationRequest, ...], dict[str, str]]:
+    """Return one request for each output, and for each value of the first the reason why it is so.
+
+    :raises RequestError: if the model cannot make what is asked for; the nearest size it can make is named.
+    :raises ConfigError: if prompts, seeds or images do not fit together.
+    """
+    options = settings.of(SamplingOptions)
+    prompts = _prompts(options, settings)
+    reasons: dict[str, str] = {}
+    values = _call_values(model, call, settings, reasons)
+    _check_size(values, call)
+    template = GenerationRequest(prompt=prompts[0], image_path=_images(call, settings), **values)
+    requests = []
+    for index, prompt in enumerate(prompts):
+        for seed in _seeds(options, index, len(prompts), settings):
+            requests.append(evolve(template, prompt=prompt, seed=seed))
+    reasons["seed"] = settings.origin("seed").label
+    return tuple(requests), reasons
+
+
+def _prompts(options: SamplingOptions, settings: Settings) -> list[str]:
+    prompts = list(options.prompt)
+    if options.prompt_path is not None:
+        if prompts:
+            raise ConfigError("both --prompt and --prompt-path are given", "give one of the two")
+        prompts = _prompts_of_file(options.prompt_path)
+    if not prompts:
+        raise ConfigError("there is no prompt", 'say what to make: --prompt "a red circle on a white background"')
+    for prompt in prompts:
+        if not prompt.strip():
+            raise RequestError(f"{settings.origin('prompt').label}: the prompt is empty", "say what to make")
+        if len(prompt) > MAX_PROMPT_CHARACTERS:
+            raise RequestError(
+                f"{settings.origin('prompt').label}: the prompt has {len(prompt):,} characters, "
+                f"at most {MAX_PROMPT_CHARACTERS:,} are read",
+                "shorten the prompt",
+            )
+    return prompts
+
+
+def _prompts_of_file(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError as error:
+        raise ConfigError(f"--prompt-path {path}: there is no such file", "check the path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--prompt-path {path}: cannot be read: {error}", "give a text file in UTF-8") from error
+    prompts = [line.strip() for line in lines if line.strip()]
+    if not prompts:
+        raise ConfigError(f"--prompt-path {path}: the file holds no prompt", "write one prompt a line")
+    return prompts
+
+
+def _seeds(options: SamplingOptions, index: int, num_prompts: int, settings: Settings) -> Sequence[int]:
+    """Return the seeds of one prompt's outputs: counted up from one seed, or taken from a list."""
+    count, given = options.num_outputs_per_prompt, options.seed
+    if len(given) == 1:
+        return range(given[0], given[0] + count)
+    if len(given) == count:
+        return given
+    if len(given) == count * num_prompts:
+        return given[index * count : (index + 1) * count]
+    raise ConfigError(
+        f"{settings.origin('seed').label}: {len(given)} seeds for {num_prompts} prompt(s) of {count} output(s)",
+        f"give 1, {count} or {count * num_prompts} seeds",
+    )
+
+
+def _images(call: CallDescription, settings: Settings) -> tuple[str, ...]:
+    images = settings.of(SamplingOptions).image_path
+    if images and "image" not in call.parameters:
+        raise RequestError("--image-path does not apply: this model takes no image", "leave it out")
+    if not images and "image" in call.required:
+        raise RequestError("this model starts from an image, and none is given", "give one with --image-path FILE")
+    for image in images:
+        if "://" not in image and not image.startswith("data:") and not Path(image).expanduser().is_file():
+            raise ConfigError(f"--image-path {image}: there is no such file", "check the path")
+    return images
+
+
+def _call_values(
+    model: ModelDescription, call: CallDescription, settings: Settings, reasons: dict[str, str]
+) -> dict[str, Any]:
+    """Decide each value of the call: the user's, else the model's recommendation, else the pipeline's default."""
+    options = settings.of(SamplingOptions)
+    values: dict[str, Any] = {}
+    for name in _FIELDS:
+        given = getattr(options, name)
+        if settings.is_given(name) and given is not None:
+            _refuse_foreign(name, given, model, call, settings)
+            values[name], reasons[name] = given, settings.origin(name).label
+        elif _takes(call, name) and model.sampling_defaults.get(name) is not None:
+            values[name], reasons[name] = model.sampling_defaults[name], f"recommended for {model.reference}"
+        elif call.parameters.get(call.spellings.get(name, name)) is not None:
+            values[name] = call.parameters[call.spellings.get(name, name)]
+            reasons[name] = f"default of {model.pipeline_class}"
+    if call.kind == "image":
+        values.pop("num_frames", None)
+    _settle_guidance(values, reasons, call, settings)
+    _complete_size(values, reasons, model, call, settings)
+    values["extra"] = _extra(model, call, settings, values, reasons)
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _takes(call: CallDescription, name: str) -> bool:
+    if name == "fps":
+        return call.kind == "video"
+    return call.takes_any or name in call.spellings or name in call.parameters
+
+
+def _refuse_foreign(
+    name: str, value: object, model: ModelDescription, call: CallDescription, settings: Settings
+) -> None:
+    if _takes(call, name) or (name == "num_frames" and value == 1):
+        return
+    what = "a clip" if name in {"fps", "num_frames"} and call.kind == "image" else f"no {name}"
+    verb = "does not make" if what == "a clip" else "takes"
+    raise RequestError(
+        f"{settings.origin(name).label} does not apply: {model.pipeline_class} {verb} {what}", f"leave {name} out"
+    )
+
+
+def _settle_guidance(
+    values: dict[str, Any], reasons: dict[str, str], call: CallDescription, settings: Settings
+) -> None:
+    """Make ``guidance_scale`` the one that acts, where the pipeline spells it ``true_cfg_scale``."""
+    if call.spellings.get("guidance_scale") != "true_cfg_scale":
+        return
+    if settings.is_given("true_cfg_scale") and settings.is_given("guidance_scale"):
+        raise ConfigError(
+            "both --guidance-scale and --true-cfg-scale are given, and mean the same for this model", "give one of them"
+        )
+    if settings.is_given("true_cfg_scale"):
+        values["guidance_scale"], reasons["guidance_scale"] = values["true_cfg_scale"], reasons["true_cfg_scale"]
+    values.pop("true_cfg_scale", None)
+    reasons.pop("true_cfg_scale", None)
+
+
+def _complete_size(
+    values: dict[str, Any],
+    reasons: dict[str, str],
+    model: ModelDescription,
+    call: CallDescription,
+    settings: Settings,
+) -> None:
+    """Where one side is given, take the other from the shape of the model's default size."""
+    default_width, default_height = model.sampling_defaults.get("width"), model.sampling_defaults.get("height")
+    if not default_width or not default_height or settings.is_given("width") == settings.is_given("height"):
+        return
+    grid = call.multiple_of
+    given, other = ("width", "height") if settings.is_given("width") else ("height", "width")
+    ratio = default_height / default_width if given == "width" else default_width / default_height
+    values[other] = max(grid, round(values[given] * ratio / grid) * grid)
+    reasons[other] = f"from {given}, in the shape of the model's {default_width}x{default_height}"
+
+
+def _extra(
+    model: ModelDescription,
+    call: CallDescription,
+    settings: Settings,
+    values: dict[str, Any],
+    reasons: dict[str, str],
+) -> Mapping[str, Any]:
+    """Return the further call arguments; those that are request values replace them."""
+    extra: dict[str, Any] = {}
+    fields = {field.name for field in attrs.fields(GenerationRequest)}
+    for name, value in settings.of(CallOptions).diffusers_kwargs.items():
+        label = f"{settings.origin('diffusers_kwargs').label}: {name}"
+        if name in fields and name in _FIELDS:
+            if settings.is_given(name):
+                raise ConfigError(f"{label} is given as {flag_of(name)} too", "give one of the two")
+            values[name], reasons[name] = value, label
+        elif name in call.parameters or call.takes_any:
+            extra[name] = value
+        else:
+            close = closest(name, call.parameters)
+            remedy = f"use {close!r}" if close else f"use one of: {', '.join(sorted(call.parameters))}"
+            raise RequestError(f"{label} is no argument of {model.pipeline_class}", remedy)
+    return extra
+
+
+def _check_size(values: Mapping[str, Any], call: CallDescription) -> None:
+    width, height, grid = values.get("width"), values.get("height"), call.multiple_of
+    for side in (width, height):
+        if side is not None and side % grid:
+            near = " x ".join(str(_nearest(value or grid, grid)) for value in (width, height))
+            raise RequestError(
+                f"this model makes sizes in multiples of {grid}, not {width} x {height}",
+                f"use {near.replace(' x ', ' for the width and ')} for the height",
+            )
+    frames, step = values.get("num_frames"), call.frames_step
+    if frames is not None and step is not None and (frames - 1) % step:
+        near_frames = _nearest(frames - 1, step) + 1
+        raise RequestError(f"this model makes {step} x n + 1 frames, not {frames}", f"use --num-frames {near_frames}")
+
+
+def _nearest(value: int, grid: int) -> int:
+    return max(grid, round(value / grid) * grid)

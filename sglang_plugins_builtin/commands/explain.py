@@ -1,0 +1,29 @@
+"""``sglang explain``: the plan of a run, without running it."""
+
+import json
+
+import click
+
+from sglang_core import PluginManager, Settings, SettingsCommand, pass_settings, plan_lines, plan_run
+
+from .repeat import with_receipt
+
+
+@click.command("explain", cls=SettingsCommand, short_help="Show what 'generate' would do, and why.")
+@click.option("--json", "as_json", is_flag=True, help="Print the plan as one JSON object.")
+@pass_settings
+def explain(settings: Settings, as_json: bool) -> None:
+    """Show the plan of a run and the reason of every choice, without reading weights.
+
+    Takes the settings of 'generate'. Without a prompt, the plan is made for a placeholder.
+    """
+    manager = click.get_current_context().ensure_object(PluginManager)
+    settings = with_receipt(manager, settings)
+    if not settings.is_given("prompt") and not settings.is_given("prompt_path"):
+        settings = settings.replace(prompt=("(no prompt given)",))
+    plan = plan_run(manager, settings).plan
+    if as_json:
+        click.echo(json.dumps(plan.to_json(), ensure_ascii=False))
+        return
+    for line in plan_lines(plan):
+        click.echo(line)

@@ -1,0 +1,59 @@
+"""``sglang generate``: make what is asked for, and exit."""
+
+import json
+from typing import Any
+
+import click
+
+from sglang_core import (
+    GenerationOutput,
+    GenerationResult,
+    PluginManager,
+    Settings,
+    SettingsCommand,
+    cancel_on_signals,
+    create_control,
+    describe_timings,
+    generate_outputs,
+    pass_settings,
+)
+
+from .repeat import with_receipt
+
+
+@click.command("generate", cls=SettingsCommand, short_help="Make an image or a clip, and exit.")
+@pass_settings
+def generate(settings: Settings) -> None:
+    """Make images or clips from a prompt, save them, and exit.
+
+    \b
+    sglang generate --prompt "a small red circle above a blue square on a white background"
+    """  # noqa: D301 - \b is click's mark for lines to keep
+    manager = click.get_current_context().ensure_object(PluginManager)
+    settings = with_receipt(manager, settings)
+    control = create_control(manager, settings)
+    with cancel_on_signals(control):
+        result = generate_outputs(manager, settings, control)
+    if settings.is_set("json"):
+        click.echo(json.dumps(_result_to_json(result), ensure_ascii=False))
+
+
+def _result_to_json(result: GenerationResult) -> dict[str, Any]:
+    return {
+        "outputs": [_output_to_json(output) for output in result.outputs],
+        "duration_s": round(result.duration_s, 3),
+        "timings": describe_timings(result.timings_s, result.duration_s),
+    }
+
+
+def _output_to_json(output: GenerationOutput) -> dict[str, Any]:
+    return {
+        "path": None if output.path is None else str(output.path),
+        "prompt": output.prompt,
+        "seed": output.seed,
+        "kind": output.kind,
+        "width": output.width,
+        "height": output.height,
+        "num_frames": output.num_frames,
+        "receipt": dict(output.receipt),
+    }
