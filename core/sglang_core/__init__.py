@@ -18,6 +18,7 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event, OutputSaved, RunEnded, RunStarted, StageEnded, StageStarted, StepDone
+from .fetcher import FetchLimits, fetch, load_input, shown_reference
 from .folder_source import FolderSource
 from .generation import create_control, generate_outputs
 from .generator import Generator
@@ -45,10 +46,96 @@ from .options.host import (
 )
 from .planning import installed_versions, plan_run
 from .planning_report import plan_lines
+from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
 from .plugins import PluginManager, PluginRecord, create_plugin_manager
 from .receipts import read_receipt, settings_from_receipt, version_differences
-from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
 from .registry import Availability, Registry, closest
 from .requests import GeneratedMedia, GenerationOutput, GenerationRequest, GenerationResult, MediaKind
 from .sampling_values import SAMPLING_FILE, read_sampling_values
 from .weight_files import choose_weight_files
+
+__all__ = [
+    "SAMPLING_FILE",
+    "Availability",
+    "CallDescription",
+    "CallOptions",
+    "Check",
+    "CheckResult",
+    "CheckStatus",
+    "Choice",
+    "ComponentDescription",
+    "ComponentPlan",
+    "ConfigError",
+    "DeadlineExceededError",
+    "EncodingOptions",
+    "Event",
+    "ExecutionBackend",
+    "ExecutionOptions",
+    "ExecutionPlan",
+    "FolderSource",
+    "GeneratedMedia",
+    "GenerationOutput",
+    "GenerationRequest",
+    "GenerationResult",
+    "Generator",
+    "LoadedPipeline",
+    "MediaEncoder",
+    "MediaKind",
+    "MemoryEstimate",
+    "ModelDescription",
+    "ModelLoadError",
+    "ModelNotFoundError",
+    "ModelOptions",
+    "ModelReference",
+    "ModelResolver",
+    "ModelSource",
+    "OffloadOptions",
+    "OptionField",
+    "OptionGroup",
+    "Origin",
+    "OutOfDeviceMemoryError",
+    "OutputError",
+    "OutputOptions",
+    "OutputPlan",
+    "OutputSaved",
+    "PipelineTransform",
+    "PluginError",
+    "PluginManager",
+    "PluginRecord",
+    "ProgressCallback",
+    "Receipt",
+    "Registry",
+    "RequestCancelledError",
+    "RequestError",
+    "RunEnded",
+    "RunOptions",
+    "RunStarted",
+    "SamplingOptions",
+    "Settings",
+    "SettingsCommand",
+    "SglangError",
+    "StageEnded",
+    "StageStarted",
+    "StepControl",
+    "StepDone",
+    "UnavailableError",
+    "cancel_on_signals",
+    "choose_weight_files",
+    "closest",
+    "create_control",
+    "create_plugin_manager",
+    "describe_model",
+    "describe_timings",
+    "generate_outputs",
+    "hookimpl",
+    "installed_versions",
+    "option",
+    "pass_settings",
+    "plan_lines",
+    "plan_run",
+    "read_json",
+    "read_receipt",
+    "read_sampling_values",
+    "settings_from_receipt",
+    "version_differences",
+]

@@ -58,7 +58,8 @@ class ExecutionBackend(Protocol):
     """Runs models of some kind."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is known by; unique among its kind."""
 
     @property
     def order(self) -> int:
@@ -91,10 +92,12 @@ class PipelineTransform(Protocol):
     """Changes a loaded pipeline before its first run. Transforms are applied in ascending ``order``."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is known by; unique among its kind."""
 
     @property
-    def order(self) -> int: ...
+    def order(self) -> int:
+        """Its place among its kind: lower comes first."""
 
     def probe(self) -> Availability:
         """Say whether this transform can work here."""

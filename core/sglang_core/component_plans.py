@@ -9,6 +9,7 @@ from .options import Settings
 from .options.host import ExecutionOptions, OffloadOptions
 from .planning_types import Choice, ComponentPlan
 from .registry import unknown_name
+from .safetensors_header import DTYPE_BYTES
 
 #: Groups of components by the beginning of their names, from the most to the least particular.
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -58,7 +59,9 @@ def _num_bytes(component: ComponentDescription, precision: str | None) -> int:
             total += file.num_bytes
         for dtype, count in file.parameters_by_dtype.items():
             is_float = dtype in {"fp64", "fp32", "fp16", "bf16"}
-            total += count * PRECISION_BYTES.get(precision or "", 4) if is_float else count
+            total += count * (
+                PRECISION_BYTES.get(precision or "", 4) if is_float else DTYPE_BYTES.get(dtype.upper(), 1)
+            )
     return total
 
 
@@ -108,7 +111,11 @@ def _wanted_residency(name: str, settings: Settings) -> Choice[str] | None:
     options, group = settings.of(OffloadOptions), group_of(name)
     for key in (name, group, "all"):
         if key is not None and key in options.component_residency:
-            return Choice(value=options.component_residency[key], reason="--component-residency", is_automatic=False)
+            return Choice(
+                value=options.component_residency[key],
+                reason=settings.origin("component_residency").label,
+                is_automatic=False,
+            )
     for mode, listed, flag in (
         ("layerwise-offload", options.layerwise_offload_components, "--layerwise-offload-components"),
         ("component-offload", options.cpu_offload_components, "--cpu-offload-components"),
@@ -135,6 +142,23 @@ def residency_warnings(plans: Iterable[ComponentPlan]) -> list[str]:
     return sorted({plan.residency.reason for plan in plans if "has no effect" in plan.residency.reason})
 
 
+def unused_setting_warnings(model: ModelDescription, settings: Settings) -> list[str]:
+    """Return one warning for each setting of a group of components that this model does not have."""
+    with_weights = {group_of(name) for name, component in model.components.items() if component.weights}
+    asked = {
+        "dit": ("dit_precision", "dit_cpu_offload", "dit_layerwise_offload"),
+        "text_encoder": ("text_encoder_precisions", "text_encoder_cpu_offload"),
+        "image_encoder": ("image_encoder_precision", "image_encoder_cpu_offload"),
+        "vae": ("vae_precision", "vae_cpu_offload"),
+    }
+    missing = {name: group for group, names in asked.items() if group not in with_weights for name in names}
+    return [
+        f"{settings.origin(field.name).label} has no effect: this model has no {missing[field.name]} with weights"
+        for _, field, value in settings.fields()
+        if field.name in missing and value
+    ]
+
+
 def _refuse_unknown_components(model: ModelDescription, settings: Settings) -> None:
     offload, execution = settings.of(OffloadOptions), settings.of(ExecutionOptions)
     groups = {*GROUPS, "all"}
@@ -149,3 +173,14 @@ def _refuse_unknown_components(model: ModelDescription, settings: Settings) -> N
             if name not in model.components and name not in further:
                 problem, remedy = unknown_name(f"component of {model.reference}", name, {*model.components, *further})
                 raise ConfigError(f"{settings.origin(setting).label}: {problem}", remedy)
+    for name in execution.component_precisions:
+        if not model.components[name].weights:
+            label = settings.origin("component_precisions").label
+            raise ConfigError(f"{label}: the component {name} has no weights, so no precision", f"leave {name} out")
+    num_encoders = sum(group_of(name) == "text_encoder" for name in model.components)
+    num_given = len(execution.text_encoder_precisions)
+    if num_given > max(num_encoders, 1):
+        label = settings.origin("text_encoder_precisions").label
+        raise ConfigError(
+            f"{label}: {num_given} precisions for {num_encoders} text encoder(s)", f"give one, or {num_encoders}"
+        )

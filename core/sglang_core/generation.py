@@ -10,8 +10,9 @@ from attrs import evolve
 
 from .engine.control import StepControl
 from .engine.in_process import Engine
-from .errors import RequestCancelledError
+from .errors import OutputError, RequestCancelledError
 from .events import EventListener, OutputSaved, RunEnded, RunStarted
+from .foreign_code import translated
 from .media import EncodingOptions
 from .options import Settings
 from .options.host import OutputOptions, RunOptions, SamplingOptions
@@ -96,7 +97,8 @@ def _save(
     encoder = manager.media_encoders.get(output.encoder.value)
     options = EncodingOptions(compression=output.compression, x264_preset=output.x264_preset, fps=media.fps)
     path = output.paths[index]
-    with control.stage("save"), open_atomic(path) as hidden:
+    remedy = "choose another file name extension"
+    with control.stage("save"), open_atomic(path) as hidden, translated(encoder.name, OutputError, remedy, (OSError,)):
         encoder.encode(media, hidden, options, make_receipt(plan, request))
     return path
 

@@ -17,14 +17,13 @@ from .errors import ConfigError, RequestError
 from .events import EventListener
 from .generation import announced, create_control, load_engine, run_requests
 from .options import Settings
-from .options.convert import convert
 from .options.groups import OptionGroup
 from .options.host import DEFAULT_MODEL, CallOptions, OutputOptions, RunOptions, SamplingOptions
 from .options.settings import Given, Origin, merge
 from .options.sources import given_in_environment
 from .outputs import check_writable
 from .planning import PlannedModel, plan_run, replan_requests
-from .plugins import PluginManager, create_plugin_manager
+from .plugins import PluginManager, create_plugin_manager, plugin_choice_from_environment
 from .registry import closest
 from .requests import GenerationResult
 
@@ -59,12 +58,13 @@ class Generator:
             sampling and output become the defaults of :meth:`generate`.
         :raises SglangError: if a setting, the model or the machine does not fit.
         """
-        manager = manager or create_plugin_manager()
+        manager = manager or _installed_plugins()
         groups = manager.options.for_command(_COMMAND)
         given = _given(manager, groups, {"model_path": model_path, **settings})
         merged = merge(groups, [given, given_in_environment(groups)])
         # Planning refuses a run without a prompt, and here the prompt comes later.
-        planned = plan_run(manager, merged if merged.is_given("prompt") else merged.replace(prompt=("placeholder",)))
+        has_prompt = merged.is_given("prompt") or merged.is_given("prompt_path")
+        planned = plan_run(manager, merged if has_prompt else merged.replace(prompt=("placeholder",)))
         control = create_control(manager, merged, listeners)
         with announced(control, merged):
             engine = load_engine(manager, planned, control)
@@ -94,7 +94,7 @@ class Generator:
         return GenerationResult(outputs=outputs, duration_s=control.elapsed_s, timings_s=dict(control.timings_s))
 
     def _checked(self, settings: dict[str, Any]) -> dict[str, Any]:
-        """Return the settings in their types; one that needs the model loaded again is refused."""
+        """Return the settings under their main names; one that needs the model loaded again is refused."""
         groups = [group for group in self._settings.groups if group.settings in _PER_CALL]
         fields = {key: field for group in groups for field in group.fields for key in field.keys}
         checked = {}
@@ -105,10 +105,7 @@ class Generator:
                     problem = f"argument {name!r}: the model is loaded with it, it cannot change between requests"
                     raise RequestError(problem, f"give {name} to Generator.from_pretrained")
                 raise _unknown(name, tuple(fields))
-            try:
-                checked[fields[name].name] = convert(fields[name], value)
-            except ValueError as error:
-                raise ConfigError(f"argument {name!r}: {error}", "see the documentation of the setting") from error
+            checked[fields[name].name] = value
         return checked
 
     def close(self) -> None:
@@ -122,6 +119,11 @@ class Generator:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _installed_plugins() -> PluginManager:
+    disabled, allowed = plugin_choice_from_environment()
+    return create_plugin_manager(disable=disabled, allow=allowed)
 
 
 def _given(manager: PluginManager, groups: tuple[OptionGroup, ...], settings: dict[str, Any]) -> list[Given]:

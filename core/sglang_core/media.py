@@ -31,7 +31,8 @@ class MediaEncoder(Protocol):
     """Writes frames into files of one format, and reads back the receipt it wrote."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is known by; unique among its kind."""
 
     @property
     def extensions(self) -> Collection[str]:

@@ -70,10 +70,12 @@ class ModelResolver(Protocol):
     """Finds models. Resolvers are asked in ascending ``order``; the first that answers wins."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is known by; unique among its kind."""
 
     @property
-    def order(self) -> int: ...
+    def order(self) -> int:
+        """Its place among its kind: lower comes first."""
 
     def probe(self) -> Availability:
         """Say whether this resolver can work here."""

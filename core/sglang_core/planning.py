@@ -7,7 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from attrs import evolve, frozen
 
 from .backends import ExecutionBackend
-from .component_plans import plan_components, residency_warnings
+from .component_plans import plan_components, residency_warnings, unused_setting_warnings
 from .devices import choose_device
 from .errors import ConfigError, ModelNotFoundError, UnavailableError
 from .models import ModelDescription, ModelReference, ModelSource, describe_model
@@ -16,7 +16,7 @@ from .options.host import ExecutionOptions, ModelOptions, OutputOptions, Samplin
 from .output_names import plan_outputs
 from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
 from .plugins import PluginManager
-from .registry import closest
+from .registry import closest, unknown_name
 from .request_planning import plan_requests
 from .requests import GenerationRequest, MediaKind
 
@@ -96,7 +96,7 @@ def create_plan(manager: PluginManager, settings: Settings, model: ModelDescript
         output=_plan_output(manager, settings, call.kind, requests),
         memory=_estimate_memory(model, components, device.value, requests[0]),
         settings=settings,
-        warnings=tuple(residency_warnings(components.values())),
+        warnings=(*residency_warnings(components.values()), *unused_setting_warnings(model, settings)),
         versions=installed_versions(),
     )
     return _with_memory_warning(evolve(plan, transforms=_choose_transforms(manager, plan)))
@@ -130,14 +130,18 @@ def choose_backend(
     :raises UnavailableError: if the one asked for cannot, or with ``auto`` if none can; each one's reason is told.
     """
     wanted = settings.of(ModelOptions).backend.lower()
+    label = settings.origin("backend").label
+    if wanted != "auto" and wanted not in manager.execution_backends:
+        names = ["auto", *(backend.name for backend in manager.execution_backends)]
+        problem, remedy = unknown_name("execution backend", wanted, names)
+        raise ConfigError(f"{label}: {problem}", remedy)
     if wanted != "auto":
         backend = manager.execution_backends.get(wanted)
         answer = backend.probe()
         answer = backend.supports(model, settings) if answer.is_available else answer
         if not answer.is_available:
-            label = settings.origin("backend").label
             raise UnavailableError(f"{label} {backend.name}: {answer.reason}", answer.remedy)
-        return backend, Choice(value=backend.name, reason=settings.origin("backend").label, is_automatic=False)
+        return backend, Choice(value=backend.name, reason=label, is_automatic=False)
     refusals: list[tuple[str, str]] = []
     for backend in sorted(manager.execution_backends, key=lambda backend: backend.order):
         answer = backend.probe()
@@ -155,8 +159,10 @@ def choose_backend(
 def _refuse_ignored_settings(manager: PluginManager, settings: Settings, backend: ExecutionBackend) -> None:
     """Refuse a given execution setting that neither the host, the backend nor a transform acts on."""
     handled = set(backend.honours) | _settings_of_the_host() | _settings_of_transforms(manager, settings)
-    for group, field, _ in settings.fields():
-        if group.is_execution and settings.is_given(field.name) and field.name not in handled:
+    for group, field, value in settings.fields():
+        # A file may hold every setting, as --print-config writes it: there a default asks for nothing.
+        is_asked = settings.origin(field.name).kind != "file" or value != field.default
+        if group.is_execution and settings.is_given(field.name) and is_asked and field.name not in handled:
             close = closest(field.name, backend.honours)
             remedy = f"leave it out, or use {close}" if close else "leave it out, or choose another --backend"
             raise ConfigError(

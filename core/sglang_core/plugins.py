@@ -2,8 +2,9 @@
 
 import logging
 import os
+import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -14,11 +15,10 @@ from . import hookspecs
 from .backends import ExecutionBackend, PipelineTransform
 from .checks import Check
 from .errors import PluginError, SglangError
-from .events import Event
+from .events import Event, EventListener
 from .hookspecs import ENTRY_POINT_GROUP, PROJECT_NAME
 from .media import MediaEncoder
 from .models import ModelResolver
-from .options import OptionGroup
 from .options.namespace import OptionNamespace
 from .registry import Registry, closest
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 OWN_DISTRIBUTION = "sglang-plugins"
+HOOK_NAMES = tuple(name for name in vars(hookspecs) if name.startswith(f"{PROJECT_NAME}_"))
 
 
 @frozen(kw_only=True)
@@ -65,7 +66,7 @@ class PluginManager:
         self.model_resolvers: Registry[ModelResolver] = Registry("model resolver")
         self.execution_backends: Registry[ExecutionBackend] = Registry("execution backend")
         self.pipeline_transforms: Registry[PipelineTransform] = Registry("pipeline transform")
-        self.media_encoders: Registry[MediaEncoder] = Registry("media encoder")
+        self.media_encoders: Registry[MediaEncoder] = Registry("media encoder", also_claimed=_extensions)
         self.checks: Registry[Check] = Registry("check")
         self._pluggy = pluggy.PluginManager(PROJECT_NAME)
         self._pluggy.add_hookspecs(hookspecs)
@@ -108,7 +109,7 @@ class PluginManager:
             hooks = self._register(record, load())
             contributions = self._collect(record, hooks)
             loaded = evolve(record, hooks=hooks, contributions=contributions)
-        except Exception as error:  # importing and calling foreign code may raise anything
+        except (Exception, SystemExit) as error:  # importing and calling foreign code may raise anything
             if self._pluggy.has_plugin(record.name):
                 self._pluggy.unregister(name=record.name)
             self._withdraw(record.owner)
@@ -142,10 +143,10 @@ class PluginManager:
         for hook, (kind, add) in self._collectors().items():
             if hook not in hooks:
                 continue
-            results = self._pluggy.subset_hook_caller(hook, remove_plugins=others)()
-            for item in results[0] if results else ():
-                add(item, record.owner)
-                found.append((kind, str(item.name)))
+            for result in self._pluggy.subset_hook_caller(hook, remove_plugins=others)():
+                for item in _items(hook, kind, result):
+                    add(item, record.owner)
+                    found.append((kind, str(item.name)))
         return tuple(found)
 
     def _collectors(self) -> dict[str, tuple[str, Callable[[Any, str], None]]]:
@@ -178,17 +179,13 @@ class PluginManager:
         """Return the quarantined plugins."""
         return tuple(record for record in self.records.values() if record.error is not None)
 
-    def on_event(self, event: Event) -> None:
-        """Tell every plugin about an event; an event listener for :class:`~sglang_core.StepControl`."""
-        self._pluggy.hook.sglang_on_event(event=event)
-
-    def listeners(self) -> list[Callable[[Event], None]]:
+    def listeners(self) -> list[EventListener]:
         """Return one event listener for each plugin that listens, so that a failing one fails alone."""
-        listeners = []
+        listeners: list[EventListener] = []
         for impl in reversed(self._pluggy.hook.sglang_on_event.get_hookimpls()):
             others = [plugin for plugin in self._pluggy.get_plugins() if plugin is not impl.plugin]
             caller = self._pluggy.subset_hook_caller("sglang_on_event", remove_plugins=others)
-            listeners.append(lambda event, caller=caller: caller(event=event))
+            listeners.append(_listener(caller))
         return listeners
 
 
@@ -219,6 +216,13 @@ def plugin_choice_from_environment() -> tuple[set[str], set[str] | None]:
     return _names(disabled), None if allowed is None else _names(allowed)
 
 
+def _listener(caller: Callable[..., object]) -> EventListener:
+    def listen(event: Event) -> None:
+        caller(event=event)
+
+    return listen
+
+
 def _names(text: str) -> set[str]:
     return {name.strip() for name in text.split(",") if name.strip()}
 
@@ -232,6 +236,10 @@ def _load_order(entry_point: EntryPoint) -> tuple[bool, str, str]:
     return not _is_built_in(entry_point), entry_point.name, entry_point.value
 
 
+def _extensions(encoder: MediaEncoder) -> list[str]:
+    return [f".{extension}" for extension in encoder.extensions]
+
+
 def _refuse_unmarked(plugin: object) -> None:
     """Refuse functions with a hook's prefix that are not marked: pluggy would never call them."""
     for name in dir(plugin):
@@ -240,23 +248,70 @@ def _refuse_unmarked(plugin: object) -> None:
             raise PluginError(f"{name} is not marked as a hook", f"put @hookimpl above {name}, or rename it")
 
 
-def _plugin_error(record: PluginRecord, error: Exception) -> PluginError:
-    detail = error.problem if isinstance(error, SglangError) else f"{type(error).__name__}: {error}".splitlines()[0]
-    known = [name for name in dir(hookspecs) if name.startswith(f"{PROJECT_NAME}_")]
-    if isinstance(error, pluggy.PluginValidationError):
-        detail = str(error).strip().splitlines()[0]
-        misspelled = detail.partition("unknown hook '")[2].partition("'")[0]
-        close = closest(misspelled, known)
-        detail += f" (did you mean {close!r}?)" if close else ""
-    problem = f"plugin {record.name!r} of {record.distribution} {record.version} does not load: {detail}"
-    return PluginError(problem, f"update or uninstall {record.distribution}, or pass --disable-plugin {record.name}")
+def _items(hook: str, kind: str, result: Any) -> Sequence[Any]:
+    """Return what a hook contributed.
+
+    :raises PluginError: if it is no list, or holds something without a name.
+    """
+    if not isinstance(result, list | tuple):
+        raise PluginError(f"{hook} returned {type(result).__name__}, not a list", f"return a list from {hook}")
+    for item in result:
+        if not isinstance(getattr(item, "name", None), str):
+            raise PluginError(
+                f"{hook} returned {type(item).__name__}, which is no {kind}: it has no name",
+                f"return objects with a name from {hook}",
+            )
+    return result
 
 
-def _trace_before(hook_name: str, methods: Sequence[Any], kwargs: Any) -> None:
+def _plugin_error(record: PluginRecord, error: BaseException) -> PluginError:
+    whose = f"of {record.distribution} {record.version} " if record.version else ""
+    remedy = f"pass --disable-plugin {record.name}"
+    if record.version:
+        remedy = f"update or uninstall {record.distribution}, or {remedy}"
+    if isinstance(error, SglangError):
+        detail = error.problem
+        remedy = error.remedy if "--disable-plugin" in error.remedy else f"{error.remedy}; or {remedy}"
+    elif isinstance(error, pluggy.PluginValidationError):
+        detail = _validation_problem(error)
+    else:
+        detail = f"{type(error).__name__}: {error}".strip().splitlines()[0]
+    return PluginError(f"plugin {record.name!r} {whose}does not load: {detail}", remedy)
+
+
+def _validation_problem(error: pluggy.PluginValidationError) -> str:
+    """Say in one line what pluggy says in several."""
+    lines = str(error).strip().splitlines()
+    misspelled = lines[0].partition("unknown hook '")[2].partition("'")[0]
+    if misspelled:
+        close = closest(misspelled, HOOK_NAMES)
+        return f"there is no hook {misspelled!r}" + (f" (did you mean {close!r}?)" if close else "")
+    hook = lines[0].partition("for hook '")[2].partition("'")[0]
+    return f"{hook}: {lines[-1]}" if hook else lines[0]
+
+
+def _trace_before(hook_name: str, methods: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
     names = ", ".join(method.plugin_name for method in reversed(methods)) or "nobody"
-    logger.warning("hook %s(%s) -> %s", hook_name, ", ".join(kwargs), names)
+    arguments = ", ".join(f"{name}={_traced(value)}" for name, value in kwargs.items())
+    _write_trace(f"{hook_name}({arguments}) asks {names}")
 
 
-def _trace_after(outcome: Any, hook_name: str, methods: Sequence[Any], kwargs: Any) -> None:
-    result = f"raised {outcome.exception!r}" if outcome.exception else repr(outcome.get_result())
-    logger.warning("hook %s returned %s", hook_name, result)
+def _trace_after(outcome: Any, hook_name: str, methods: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+    if outcome.exception is not None:
+        _write_trace(f"{hook_name} raised {outcome.exception!r}")
+        return
+    items = [
+        item for result in outcome.get_result() for item in (result if isinstance(result, list | tuple) else [result])
+    ]
+    _write_trace(f"{hook_name} returned {', '.join(_traced(item) for item in items) or 'nothing'}")
+
+
+def _traced(value: Any) -> str:
+    """Name what a hook was told or answered."""
+    name = getattr(value, "name", None)
+    return f"{type(value).__name__} {name}" if isinstance(name, str) else type(value).__name__
+
+
+def _write_trace(line: str) -> None:
+    # Not by logging: plugins are loaded before it is configured, and a trace must not depend on --log-level.
+    sys.stderr.write(f"sglang hook: {line}\n")

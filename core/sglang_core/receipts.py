@@ -3,21 +3,21 @@
 It holds no time, path or duration, so that the same request gives the same bytes.
 """
 
-import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
+
 from .errors import ConfigError
 from .media import MediaEncoder
 from .options import Settings
-from .options.convert import convert
+from .options.settings import Origin
 from .planning_types import ExecutionPlan
 from .requests import GenerationRequest
 
-logger = logging.getLogger(__name__)
-
 RECEIPT_FORMAT = 1
+_REQUEST_SETTINGS = tuple(field.name for field in attrs.fields(GenerationRequest) if field.name != "extra")
 
 
 def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, Any]:
@@ -44,9 +44,8 @@ def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, A
 
 
 def _execution_settings(settings: Settings) -> dict[str, Any]:
-    given = settings.to_json()
-    names = {field.name for group, field, _ in settings.fields() if group.is_execution}
-    return {name: value for name, value in sorted(given.items()) if name in names - {"device"}}
+    names = _execution_names(settings)
+    return {name: value for name, value in sorted(settings.to_json().items()) if name in names}
 
 
 def read_receipt(path: Path, encoders: Iterable[MediaEncoder]) -> Mapping[str, Any]:
@@ -73,36 +72,45 @@ def settings_from_receipt(settings: Settings, receipt: Mapping[str, Any], path: 
 
     :raises ConfigError: if the receipt holds a value that a setting does not take.
     """
-    fields = {field.name: field for _, field, _ in settings.fields()}
-    values = _values_of(receipt)
-    changes = {}
-    for name, value in values.items():
-        if name not in fields or settings.is_given(name):
-            continue
-        try:
-            changes[name] = convert(fields[name], value)
-        except ValueError as error:
-            raise ConfigError(f"--from-file {path}: {name}: {error}", "the receipt was changed by hand") from error
+    wanted = {
+        name: value
+        for name, value in _values_of(settings, receipt).items()
+        if not settings.is_given(name) and not (name == "prompt" and settings.is_given("prompt_path"))
+    }
+    origins = {name: Origin(kind="file", label=f"--from-file {path} ({name})") for name in wanted}
     try:
-        return settings.replace(**changes)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"--from-file {path}: {error.args[0]}", "the receipt was changed by hand") from error
+        return settings.replace_from(origins, wanted)
+    except ConfigError as error:
+        raise ConfigError(error.problem, "the receipt was changed by hand: set the value yourself") from error
 
 
-def _values_of(receipt: Mapping[str, Any]) -> dict[str, Any]:
-    request = dict(receipt["request"])
-    model, plan = receipt.get("model", {}), receipt.get("plan", {})
-    values: dict[str, Any] = {"prompt": [request.pop("prompt", "")], "seed": [request.pop("seed", 42)]}
-    values["diffusers_kwargs"] = request.pop("extra", {})
-    values.update(request)
+def _values_of(settings: Settings, receipt: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that a receipt stands for, and no others.
+
+    The file may come from anybody: it must not switch on, say, ``trust_remote_code``.
+    """
+    request, model, plan = (_object(receipt, name) for name in ("request", "model", "plan"))
+    values: dict[str, Any] = {name: request.get(name) for name in _REQUEST_SETTINGS}
+    values["diffusers_kwargs"] = request.get("extra")
     values["model_path"] = model.get("reference")
-    if _is_commit(model.get("revision")):
-        values["revision"] = model["revision"]
+    values["revision"] = model.get("revision") if _is_commit(model.get("revision")) else None
     values["backend"] = plan.get("backend")
     values["device"] = plan.get("device")
-    values["component_precisions"] = plan.get("precision", {})
-    values.update(plan.get("settings", {}))
-    return {name: value for name, value in values.items() if value is not None}
+    execution = _object(plan, "settings")
+    values.update({name: execution.get(name) for name in _execution_names(settings)})
+    values["component_precisions"] = plan.get("precision")  # of every component, also those chosen automatically
+    known = {field.name for _, field, _ in settings.fields()}
+    return {name: value for name, value in values.items() if value is not None and name in known}
+
+
+def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    inner = value.get(name)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _execution_names(settings: Settings) -> set[str]:
+    """Return the execution settings of a receipt; the device is told apart, as the plan chose it."""
+    return {field.name for group, field, _ in settings.fields() if group.is_execution} - {"device"}
 
 
 def _is_commit(revision: object) -> bool:
@@ -111,7 +119,7 @@ def _is_commit(revision: object) -> bool:
 
 def version_differences(receipt: Mapping[str, Any], here: Mapping[str, str]) -> list[str]:
     """Return one phrase for each package whose version differs from the receipt's."""
-    there = receipt.get("versions", {})
+    there = _object(receipt, "versions")
     names = sorted({*there, *here})
     return [
         f"{name} {there.get(name, 'absent')} then, {here.get(name, 'absent')} now"

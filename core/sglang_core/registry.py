@@ -1,7 +1,7 @@
 """Open, string-keyed registries: names, aliases, conflicts, availability."""
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
@@ -32,7 +32,8 @@ class Named(Protocol):
     """What every contribution to a registry has."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name it is known by; unique among its kind."""
 
 
 N = TypeVar("N", bound=Named)
@@ -42,10 +43,12 @@ class Registry(Generic[N]):
     """Contributions of one kind by name and alias, each with the plugin it came from.
 
     :param kind: how messages call one item, for example ``"execution backend"``.
+    :param also_claimed: further spellings that an item takes for itself, and under which it is found.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, also_claimed: Callable[[N], Iterable[str]] = lambda item: ()) -> None:
         self.kind = kind
+        self._also_claimed = also_claimed
         self._items: dict[str, N] = {}
         self._owners: dict[str, str] = {}
         self._aliases: dict[str, str] = {}
@@ -55,7 +58,7 @@ class Registry(Generic[N]):
 
         :raises PluginError: if its name or an alias is taken; both owners are named.
         """
-        spellings = (item.name, *getattr(item, "aliases", ()))
+        spellings = (item.name, *getattr(item, "aliases", ()), *self._also_claimed(item))
         for spelling in spellings:
             self._refuse_taken(spelling, owner)
         self._items[item.name] = item

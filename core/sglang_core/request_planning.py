@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import attrs
 from attrs import evolve
 
 from .backends import CallDescription
@@ -18,6 +17,8 @@ from .requests import GenerationRequest
 
 #: Longer prompts are refused: no text encoder reads more, and cutting a prompt silently would lose what it asks for.
 MAX_PROMPT_CHARACTERS = 10_000
+#: Arguments of a call that other settings stand for.
+_OWN_SETTINGS = {"prompt": "--prompt", "image": "--image-path", "generator": "--seed", "seed": "--seed"}
 _FIELDS = (
     "negative_prompt",
     "width",
@@ -39,16 +40,17 @@ def plan_requests(
     :raises RequestError: if the model cannot make what is asked for; the nearest size it can make is named.
     :raises ConfigError: if prompts, seeds or images do not fit together.
     """
+    settings, extra = _split_call_arguments(model, call, settings)
     options = settings.of(SamplingOptions)
     prompts = _prompts(options, settings)
     reasons: dict[str, str] = {}
     values = _call_values(model, call, settings, reasons)
     _check_size(values, call)
-    template = GenerationRequest(prompt=prompts[0], image_path=_images(call, settings), **values)
-    requests = []
+    template = GenerationRequest(prompt=prompts[0], image_path=_images(call, settings), extra=extra, **values)
+    requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
-        for seed in _seeds(options, index, len(prompts), settings):
-            requests.append(evolve(template, prompt=prompt, seed=seed))
+        seeds = _seeds(options, index, len(prompts), settings)
+        requests += [evolve(template, prompt=prompt, seed=seed) for seed in seeds]
     reasons["seed"] = settings.origin("seed").label
     return tuple(requests), reasons
 
@@ -62,15 +64,20 @@ def _prompts(options: SamplingOptions, settings: Settings) -> list[str]:
     if not prompts:
         raise ConfigError("there is no prompt", 'say what to make: --prompt "a red circle on a white background"')
     for prompt in prompts:
-        if not prompt.strip():
-            raise RequestError(f"{settings.origin('prompt').label}: the prompt is empty", "say what to make")
-        if len(prompt) > MAX_PROMPT_CHARACTERS:
-            raise RequestError(
-                f"{settings.origin('prompt').label}: the prompt has {len(prompt):,} characters, "
-                f"at most {MAX_PROMPT_CHARACTERS:,} are read",
-                "shorten the prompt",
-            )
+        _check_prompt(prompt, settings.origin("prompt" if options.prompt else "prompt_path").label)
     return prompts
+
+
+def _check_prompt(prompt: str, label: str) -> None:
+    if not prompt.strip():
+        raise RequestError(f"{label}: the prompt is empty", "say what to make")
+    if len(prompt) > MAX_PROMPT_CHARACTERS:
+        raise RequestError(
+            f"{label}: the prompt has {len(prompt):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are read",
+            "shorten the prompt",
+        )
+    if not prompt.isascii() and any("\ud800" <= character <= "\udfff" for character in prompt):
+        raise RequestError(f"{label}: the prompt is not text in UTF-8", "write it in UTF-8")
 
 
 def _prompts_of_file(path: Path) -> list[str]:
@@ -117,10 +124,9 @@ def _call_values(
     model: ModelDescription, call: CallDescription, settings: Settings, reasons: dict[str, str]
 ) -> dict[str, Any]:
     """Decide each value of the call: the user's, else the model's recommendation, else the pipeline's default."""
-    options = settings.of(SamplingOptions)
     values: dict[str, Any] = {}
     for name in _FIELDS:
-        given = getattr(options, name)
+        given = getattr(settings.of(SamplingOptions), name)
         if settings.is_given(name) and given is not None:
             _refuse_foreign(name, given, model, call, settings)
             values[name], reasons[name] = given, settings.origin(name).label
@@ -133,7 +139,6 @@ def _call_values(
         values.pop("num_frames", None)
     _settle_guidance(values, reasons, call, settings)
     _complete_size(values, reasons, model, call, settings)
-    values["extra"] = _extra(model, call, settings, values, reasons)
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -189,43 +194,42 @@ def _complete_size(
     reasons[other] = f"from {given}, in the shape of the model's {default_width}x{default_height}"
 
 
-def _extra(
-    model: ModelDescription,
-    call: CallDescription,
-    settings: Settings,
-    values: dict[str, Any],
-    reasons: dict[str, str],
-) -> Mapping[str, Any]:
-    """Return the further call arguments; those that are request values replace them."""
+def _split_call_arguments(
+    model: ModelDescription, call: CallDescription, settings: Settings
+) -> tuple[Settings, Mapping[str, Any]]:
+    """Return settings in which the call arguments that are request values stand as such, and the other arguments."""
+    origin = settings.origin("diffusers_kwargs")
+    changes: dict[str, Any] = {}
     extra: dict[str, Any] = {}
-    fields = {field.name for field in attrs.fields(GenerationRequest)}
     for name, value in settings.of(CallOptions).diffusers_kwargs.items():
-        label = f"{settings.origin('diffusers_kwargs').label}: {name}"
-        if name in fields and name in _FIELDS:
+        label = f"{origin.label}: {name}"
+        if name in _FIELDS:
             if settings.is_given(name):
                 raise ConfigError(f"{label} is given as {flag_of(name)} too", "give one of the two")
-            values[name], reasons[name] = value, label
+            changes[name] = value
+        elif name in _OWN_SETTINGS:
+            raise ConfigError(f"{label} is a setting of its own", f"give it as {_OWN_SETTINGS[name]}")
         elif name in call.parameters or call.takes_any:
             extra[name] = value
         else:
             close = closest(name, call.parameters)
             remedy = f"use {close!r}" if close else f"use one of: {', '.join(sorted(call.parameters))}"
             raise RequestError(f"{label} is no argument of {model.pipeline_class}", remedy)
-    return extra
+    origins = {name: evolve(origin, label=f"{origin.label}: {name}") for name in changes}
+    return settings.replace_from(origins, changes) if changes else settings, extra
 
 
 def _check_size(values: Mapping[str, Any], call: CallDescription) -> None:
-    width, height, grid = values.get("width"), values.get("height"), call.multiple_of
-    for side in (width, height):
-        if side is not None and side % grid:
-            near = " x ".join(str(_nearest(value or grid, grid)) for value in (width, height))
-            raise RequestError(
-                f"this model makes sizes in multiples of {grid}, not {width} x {height}",
-                f"use {near.replace(' x ', ' for the width and ')} for the height",
-            )
+    sides = {name: values[name] for name in ("width", "height") if values.get(name) is not None}
+    if any(side % call.multiple_of for side in sides.values()):
+        asked = " and ".join(f"{name} {side}" for name, side in sides.items())
+        near = " ".join(f"{flag_of(name)} {_nearest(side, call.multiple_of)}" for name, side in sides.items())
+        raise RequestError(
+            f"this model makes sizes in multiples of {call.multiple_of} pixels, not {asked}", f"use {near}"
+        )
     frames, step = values.get("num_frames"), call.frames_step
     if frames is not None and step is not None and (frames - 1) % step:
-        near_frames = _nearest(frames - 1, step) + 1
+        near_frames = max(0, round((frames - 1) / step)) * step + 1
         raise RequestError(f"this model makes {step} x n + 1 frames, not {frames}", f"use --num-frames {near_frames}")
 
 

@@ -151,7 +151,7 @@ def _report(error: SglangError, words: Sequence[str]) -> int:
     """Tell the user what went wrong, on stderr, and for ``--json`` as an object on stdout too."""
     code = exit_code(error)
     click.echo(f"sglang: {error.problem}\nTry: {error.remedy}", err=True)
-    if "--json" in words:
+    if not {"--json", "--json=true"}.isdisjoint(words):
         kind = type(error).__name__
         answer = {"type": kind, "problem": error.problem, "remedy": error.remedy, "exit_code": code}
         click.echo(json.dumps({"error": answer}))

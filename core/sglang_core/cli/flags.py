@@ -5,6 +5,7 @@ mappings take ``name=value`` words, a JSON object, or dotted flags; underscores 
 """
 
 from collections.abc import Collection, Sequence
+from itertools import takewhile
 
 from attrs import field as attrs_field
 from attrs import frozen
@@ -76,8 +77,8 @@ class FlagGrammar:
             position += 1 if position < len(words) and _is_bool_word(words[position]) else 0
         else:
             takes_many = shape.is_many or (shape.is_mapping and target.entry is None and shape.kind != "json")
-            end = position + 1 if not takes_many else _end_of_values(words, position)
-            values = [word for word in words[position:end] if not _is_flag(word)]
+            end = position + 1 if not takes_many else len(words)
+            values = list(takewhile(lambda word: not self._ends_values(word), words[position:end]))
             position += len(values)
         if not values:
             raise ConfigError(f"{flag} needs a value", f"give {flag} {expected(shape)}")
@@ -88,18 +89,16 @@ class FlagGrammar:
     @staticmethod
     def _keep(parsed: ParsedFlags, target: Target, flag: str, values: list[str]) -> None:
         shape, origin = target.field.shape, Origin(kind="flag", label=flag)
-        if target.entry is not None:
-            value: object = values if shape.is_many else values[-1]
-        elif shape.is_mapping:
-            value = values[0] if len(values) == 1 else ",".join(values)
-        else:
-            value = values if shape.is_many else values[-1]
+        is_many = shape.is_many or (shape.is_mapping and target.entry is None)
         earlier = [given for given in parsed.givens if given.field is target.field and given.entry == target.entry]
+        value: object = [*(text for given in earlier for text in given.value), *values] if is_many else values[-1]
         for given in earlier:
             parsed.givens.remove(given)
-            if shape.is_many and target.entry is None and flag in target.field.flags:
-                value = [*given.value, *values]
         parsed.givens.append(Given(field=target.field, value=value, origin=origin, entry=target.entry))
+
+    def _ends_values(self, word: str) -> bool:
+        """Say whether a word ends the values of the flag before it: a flag does, a negative number does not."""
+        return word.startswith("--") or word in self.own_flags
 
     def _find(self, flag: str) -> tuple[Target, bool]:
         """Return what a flag leads to, and whether it is the negative form."""
@@ -123,21 +122,6 @@ class FlagGrammar:
 
 def _is_bool_word(word: str) -> bool:
     return word.lower() in {"true", "false"}
-
-
-def _is_flag(word: str) -> bool:
-    return word.startswith("--") and len(word) > 2
-
-
-def _end_of_values(words: Sequence[str], position: int) -> int:
-    while position < len(words) and not word_ends_values(words[position]):
-        position += 1
-    return position
-
-
-def word_ends_values(word: str) -> bool:
-    """Say whether a word ends the values of the flag before it: a flag does, a negative number does not."""
-    return word == "--" or _is_flag(word)
 
 
 def metavar(option_field: OptionField) -> str:

@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from types import FrameType
 
 from ..engine.control import StepControl
-from ..errors import RequestCancelledError
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ def cancel_on_signals(control: StepControl) -> Iterator[None]:
         was_cancelled = control.is_cancelled
         control.cancel()
         if was_cancelled or not control.has_steps:
-            raise RequestCancelledError
+            raise KeyboardInterrupt  # no Exception: code that catches those must not go on
         logger.warning("stopping after this step; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import update_wrapper
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +14,7 @@ from ..options.groups import OptionGroup
 from ..options.host import RunOptions
 from ..options.settings import Given, Settings, merge
 from ..options.sources import given_in_environment, given_in_file
-from ..plugins import PluginManager
+from ..plugins import PluginManager, PluginRecord
 from .flags import FlagGrammar, metavar
 
 R = TypeVar("R")
@@ -88,7 +88,7 @@ class SettingsCommand(click.Command):
         manager = ctx.ensure_object(PluginManager)
         settings = merge_settings(manager, self.name or "", ctx.meta[_GIVENS], ctx.meta["config"])
         ctx.meta[_SETTINGS] = settings
-        configure_logging(settings.of(RunOptions).log_level)
+        configure_logging(settings.of(RunOptions).log_level, manager.records.values())
         if ctx.meta["print_config"]:
             from .print_config import settings_as_yaml
 
@@ -167,8 +167,11 @@ def quarantine_note(manager: PluginManager) -> str:
     return f" (plugins that did not load: {names}; see 'sglang plugins list')"
 
 
-def configure_logging(level: str) -> None:
-    """Send messages of ``level`` and above to stderr; done once per process, by the command line only."""
+def configure_logging(level: str, plugins: Iterable[PluginRecord] = ()) -> None:
+    """Send messages of ``level`` and above to stderr; done once per process, by the command line only.
+
+    Other libraries stay at warnings; the host and the packages of the plugins are heard from ``level`` on.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(levelname)s: %(message)s", force=True)
-    for name in ("sglang_core", "sglang_plugins_builtin"):
+    for name in {"sglang_core", *(record.target.partition(".")[0] for record in plugins)}:
         logging.getLogger(name).setLevel(level.upper())

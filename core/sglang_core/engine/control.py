@@ -3,7 +3,7 @@
 import logging
 import time
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -92,6 +92,8 @@ class StepControl:
         for listener in tuple(self._listeners):
             try:
                 listener(event)
+            except RequestCancelledError:  # a signal that came while the listener ran
+                raise
             except Exception:  # listeners are foreign code
                 logger.warning("an event listener failed and is not called again in this run", exc_info=True)
                 self._listeners.remove(listener)
@@ -102,8 +104,9 @@ def null_control() -> StepControl:
     return StepControl()
 
 
-def describe_timings(timings_s: dict[str, float], duration_s: float) -> dict[str, Any]:
+def describe_timings(timings_s: Mapping[str, float], duration_s: float) -> dict[str, Any]:
     """Return seconds and share of the whole run for each stage, with what no stage accounts for as ``other``."""
     rows = dict(timings_s)
     rows["other"] = max(0.0, duration_s - sum(timings_s.values()))
-    return {name: {"seconds": round(s, 3), "share": round(s / duration_s, 4)} for name, s in rows.items()}
+    whole_s = duration_s or 1.0  # a clock may not have moved
+    return {name: {"seconds": round(s, 3), "share": round(s / whole_s, 4)} for name, s in rows.items()}

@@ -1,11 +1,11 @@
 """Runs a plan in this process: load once, then one output at a time."""
 
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
 from ..backends import LoadedPipeline
-from ..errors import ModelLoadError, RequestError, SglangError
+from ..errors import ModelLoadError, RequestError
+from ..foreign_code import translated
 from ..planning_types import ExecutionPlan
 from ..plugins import PluginManager
 from ..requests import GeneratedMedia, GenerationRequest
@@ -26,11 +26,14 @@ class Engine:
         :raises SglangError: if the model cannot be loaded; what was loaded so far is freed.
         """
         backend = manager.execution_backends.get(plan.backend.value)
-        pipeline = _translated(lambda: backend.load(plan, folder, control), f"loading {plan.model.reference}")
+        remedy = "check the model's files"
+        with translated(f"loading {plan.model.reference}", ModelLoadError, remedy):
+            pipeline = backend.load(plan, folder, control)
         try:
             for choice in plan.transforms:
-                with control.stage(choice.value):
-                    transform = manager.pipeline_transforms.get(choice.value)
+                transform = manager.pipeline_transforms.get(choice.value)
+                remedy = f"leave {choice.value} out ({choice.reason})"
+                with control.stage(choice.value), translated(choice.value, ModelLoadError, remedy):
                     transform.apply(pipeline, plan)
         except BaseException:
             pipeline.close()
@@ -47,8 +50,9 @@ class Engine:
         if self._pipeline is None:
             raise RequestError("the engine is closed", "load the model again")
         control.check()
-        media = self._pipeline.run(request, control)
-        _check_media(media, self.plan)
+        with translated(f"backend {self.plan.backend.value}", RequestError, "try other settings or another --backend"):
+            media = self._pipeline.run(request, control)
+            _check_media(media, self.plan)
         return media
 
     def close(self) -> None:
@@ -64,20 +68,6 @@ class Engine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _translated(load: Callable[[], LoadedPipeline], doing: str) -> LoadedPipeline:
-    """Call a backend; what it raises besides errors with a remedy becomes one sentence."""
-    try:
-        return load()
-    except SglangError:
-        raise
-    except Exception as error:  # a backend is foreign code
-        first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-        problem = f"{doing} failed: {type(error).__name__}: {first}"
-        raise ModelLoadError(
-            problem, "check the model's files, or run again with SGLANG_DEBUG=1 to see where"
-        ) from error
 
 
 def _check_media(media: GeneratedMedia, plan: ExecutionPlan) -> None:

@@ -1,12 +1,17 @@
 """From what the user wrote (text, or a value of a file) to the type of the setting."""
 
 import json
-import types
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
+from ..registry import closest
 from .fields import OptionField, ValueShape, value_shape
+
+if TYPE_CHECKING:
+    from cattrs import Converter
 
 _EXPECTED = {
     "bool": "true or false",
@@ -16,6 +21,7 @@ _EXPECTED = {
     "path": "a path",
     "json": "JSON",
 }
+_TRUE, _FALSE = frozenset({"true", "1", "yes", "on"}), frozenset({"false", "0", "no", "off"})
 
 
 def expected(shape: ValueShape) -> str:
@@ -31,45 +37,65 @@ def convert(field: OptionField, value: Any) -> Any:
 
     :raises ValueError: if it is not of that type; the message says what was expected.
     """
-    return _convert(field.annotation, value)
+    return _converter().structure(value, field.annotation)
 
 
-def _convert(annotation: Any, value: Any) -> Any:
-    origin, arguments = get_origin(annotation), get_args(annotation)
-    if origin in (Union, types.UnionType):
-        if value is None:
-            return None
-        return _convert(next(argument for argument in arguments if argument is not type(None)), value)
-    if origin is tuple:
-        values = value if isinstance(value, list | tuple) else [value]
-        return tuple(_convert(arguments[0], item) for item in values)
-    if origin in (Mapping, dict):
-        return _convert_mapping(arguments[1], value)
-    if annotation is Any:
-        return _json_text(value) if isinstance(value, str) else value
-    shape = value_shape(annotation)
-    if origin is Literal:
-        return _choice(shape, value)
-    return _scalar(annotation, shape, value)
+@cache
+def _converter() -> "Converter":
+    """Return the converter of settings: strict, except that every type can be read from text."""
+    from cattrs import Converter  # 50 ms, and only where somebody set something
+
+    converter = Converter()
+    for annotation, read in _SCALARS.items():
+        converter.register_structure_hook(annotation, _scalar_hook(read))
+    converter.register_structure_hook_func(lambda annotation: annotation is Any, _any)
+    converter.register_structure_hook_func(
+        lambda annotation: get_origin(annotation) is Literal,
+        lambda value, annotation: _choice(value_shape(annotation), value),
+    )
+    converter.register_structure_hook_func(
+        lambda annotation: get_origin(annotation) is tuple,
+        lambda value, annotation: _many(converter, value, annotation),
+    )
+    converter.register_structure_hook_func(
+        lambda annotation: get_origin(annotation) in (Mapping, dict),
+        lambda value, annotation: _mapping(converter, value, annotation),
+    )
+    return converter
 
 
-def _convert_mapping(item: Any, value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = _mapping_of_text(value, is_json_only=item is Any)
+def _any(value: Any, annotation: Any) -> Any:
+    return json_of_text(value) if isinstance(value, str) else value
+
+
+def _many(converter: "Converter", value: Any, annotation: Any) -> tuple[Any, ...]:
+    values = value if isinstance(value, list | tuple) else [value]
+    return tuple(converter.structure(item, get_args(annotation)[0]) for item in values)
+
+
+def _mapping(converter: "Converter", value: Any, annotation: Any) -> dict[str, Any]:
+    """Read a mapping, a text of entries, or several such texts (as several words of one flag)."""
+    item = get_args(annotation)[1]
+    texts = [value] if isinstance(value, str) else value
+    if isinstance(texts, list) and texts and all(isinstance(text, str) for text in texts):
+        value = {key: entry for text in texts for key, entry in _entries_of_text(text, item is Any).items()}
     if not isinstance(value, Mapping):
-        raise ValueError(f"expected {expected(value_shape(Mapping[str, item]))}, not {_shown(value)}")
-    if item is Any:
+        raise _mismatch(value_shape(annotation), value)
+    if item is Any:  # JSON as it is: its texts stay texts
         return {str(key): entry for key, entry in value.items()}
-    return {str(key).strip().replace("-", "_"): _convert(item, entry) for key, entry in value.items()}
+    return {str(key).strip().replace("-", "_"): converter.structure(entry, item) for key, entry in value.items()}
 
 
-def _mapping_of_text(text: str, is_json_only: bool) -> Any:
+def _entries_of_text(text: str, is_json_only: bool) -> Mapping[str, Any]:
     """Read a JSON object, or ``name=value,name=value``."""
     if is_json_only or text.lstrip().startswith("{"):
         try:
-            return json.loads(text)
-        except ValueError as error:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"expected a JSON object: {error}") from error
+        if not isinstance(value, dict):
+            raise ValueError(f"expected a JSON object, not {_shown(value)}")
+        return value
     entries = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         key, separator, entry = part.partition("=")
@@ -79,68 +105,82 @@ def _mapping_of_text(text: str, is_json_only: bool) -> Any:
     return entries
 
 
-def _json_text(text: str) -> Any:
-    """Read a dotted entry of a JSON mapping: JSON if it is, else the text itself."""
+def json_of_text(text: str) -> Any:
+    """Read a value that is JSON if it can be, and else the text itself (``--diffusers-kwargs.name value``)."""
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 
 def _choice(shape: ValueShape, value: Any) -> str:
-    text = str(value).strip().lower() if isinstance(value, str) else value
-    if text not in shape.choices:
-        from ..registry import closest
-
-        close = closest(str(value), shape.choices)
-        hint = f" (did you mean {close!r}?)" if close else ""
-        raise ValueError(f"expected {expected(shape)}, not {_shown(value)}{hint}")
-    return str(text)
+    text = value.strip().lower() if isinstance(value, str) else None
+    if text in shape.choices:
+        return text
+    error = _mismatch(shape, value)
+    close = closest(str(value), shape.choices)
+    raise ValueError(f"{error} (did you mean {close!r}?)") if close else error
 
 
-def _scalar(annotation: Any, shape: ValueShape, value: Any) -> Any:
-    try:
-        if annotation is bool:
-            return _bool(value)
-        if annotation in (str, Path):
-            return annotation(_text(value))
-        if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise ValueError
-        if annotation is int:
-            return _int(value)
-        number = float(value)
-        if number != number or number in (float("inf"), float("-inf")):
-            raise ValueError
-        return number
-    except (ValueError, TypeError, OverflowError):
-        raise ValueError(f"expected {expected(shape)}, not {_shown(value)}") from None
+def _scalar_hook(read: Callable[[Any], Any]) -> Callable[[Any, Any], Any]:
+    def structure(value: Any, annotation: Any) -> Any:
+        try:
+            return read(value)
+        except (ValueError, TypeError, OverflowError):
+            raise _mismatch(value_shape(annotation), value) from None
+
+    return structure
 
 
 def _bool(value: Any) -> bool:
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().lower() in {"true", "1", "yes", "on"}:
-        return True
-    if isinstance(value, str) and value.strip().lower() in {"false", "0", "no", "off", ""}:
-        return False
-    raise ValueError
+    word = value.strip().lower() if isinstance(value, str) else ""
+    if word not in _TRUE | _FALSE:
+        raise ValueError
+    return word in _TRUE
 
 
-def _int(value: str | int | float) -> int:
+def _int(value: Any) -> int:
     if isinstance(value, float) and not value.is_integer():
         raise ValueError
-    return int(value)
+    return int(_number(value))
+
+
+def _float(value: Any) -> float:
+    number = float(_number(value))
+    if not math.isfinite(number):
+        raise ValueError
+    return number
+
+
+def _number(value: Any) -> str | int | float:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise TypeError
+    return value
 
 
 def _text(value: Any) -> str:
-    """Numbers are good texts (``prompt: 42``); lists and mappings are not."""
-    if isinstance(value, bool | list | dict) or value is None:
-        raise ValueError
-    return str(value)
+    """Only text is text: of ``revision: 0012`` or ``1.10`` a file's reader would keep another spelling."""
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _path(value: Any) -> Path:
+    return value if isinstance(value, Path) else Path(_text(value))
+
+
+_SCALARS: Mapping[Any, Callable[[Any], Any]] = {bool: _bool, int: _int, float: _float, str: _text, Path: _path}
+
+
+def _mismatch(shape: ValueShape, value: Any) -> ValueError:
+    quotes = ": put it in quotes" if shape.kind in {"str", "path"} and isinstance(value, int | float) else ""
+    return ValueError(f"expected {expected(shape)}, not {_shown(value)}{quotes}")
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    text = str(value).lower() if isinstance(value, bool) else "null" if value is None else repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 

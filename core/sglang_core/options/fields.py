@@ -41,8 +41,8 @@ def option(
 ) -> Any:
     """Declare a setting as a field of an attrs class (``@frozen(kw_only=True)``).
 
-    The field's annotation decides how values are read: ``bool``, ``int``, ``float``, ``str``, ``Path``, a ``Literal`` of
-    strings, any of these ``| None``, ``tuple[X, ...]`` for several values, ``Mapping[str, X]`` for dotted flags,
+    The field's annotation decides how values are read: ``bool``, ``int``, ``float``, ``str``, ``Path``, a ``Literal``
+    of strings, any of these ``| None``, ``tuple[X, ...]`` for several values, ``Mapping[str, X]`` for dotted flags,
     ``Mapping[str, Any]`` for a JSON object.
 
     :param help: one sentence for ``--help`` and the docs.
@@ -129,7 +129,8 @@ def key_of(flag: str) -> str:
 def option_fields(group: type[Any]) -> tuple[OptionField, ...]:
     """Return the settings of an attrs class, in the order they are written.
 
-    :raises TypeError: if a field is not made by :func:`option`, has no default, or a type that is not supported.
+    :raises TypeError: if a field is not made by :func:`option`, has no default, a type that is not supported, or an
+        alias or pattern that cannot be a key.
     """
     annotations = typing.get_type_hints(group)
     return tuple(_option_field(group, attribute, annotations[attribute.name]) for attribute in attrs.fields(group))
@@ -141,7 +142,7 @@ def _option_field(group: type[Any], attribute: "attrs.Attribute[Any]", annotatio
         raise TypeError(f"{group.__name__}.{attribute.name} is not declared with option()")
     if attribute.default is attrs.NOTHING:
         raise TypeError(f"{group.__name__}.{attribute.name} has no default")
-    default = attribute.default
+    default: Any = attribute.default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = default.factory()
     return OptionField(

@@ -11,6 +11,8 @@ from .fields import option
 Precision = Literal["fp16", "bf16", "fp32"]
 ResidencyMode = Literal["resident", "component-offload", "layerwise-offload"]
 
+#: What every random number generator takes.
+MAX_SEED = 2**63 - 1
 DEFAULT_MODEL = "demo/shapes-image"
 
 
@@ -85,7 +87,7 @@ class SamplingOptions:
     seed: tuple[int, ...] = option(
         default=(42,),
         help="Seed; output i uses seed + i. A list gives one for each output.",
-        validator=validators.deep_iterable(validators.ge(0)),
+        validator=validators.deep_iterable(validators.and_(validators.ge(0), validators.le(MAX_SEED))),
     )
     num_outputs_per_prompt: int = option(
         default=1, help="Outputs for each prompt.", aliases=("num_outputs",), validator=validators.ge(1)

@@ -18,37 +18,40 @@ class Target:
     entry: str | None = None
 
 
+#: Names that the command line itself reads, before and beside the settings.
+_RESERVED = frozenset({"config", "print_config", "help", "disable_plugin", "version"})
+
+
 class OptionNamespace:
-    """The groups of all plugins. A flag, key or variable belongs to one field."""
+    """The groups of all plugins. A flag, key, variable or pattern belongs to one field."""
 
     def __init__(self) -> None:
         self._groups: dict[str, OptionGroup] = {}
         self._owners: dict[str, str] = {}
         self._keys: dict[str, Target] = {}
-        self._variables: dict[str, OptionField] = {}
+        #: What is taken, in the words of messages, and the group that has it.
+        self._claims: dict[str, str] = {}
 
     def add(self, group: OptionGroup, owner: str) -> None:
         """Add a group for the plugin ``owner``.
 
-        :raises PluginError: if its name, a flag, key or variable is taken; both plugins are named.
+        :raises PluginError: if its name, a flag, key, variable or pattern is taken; both plugins are named.
         """
-        if group.name in self._groups:
-            raise self._conflict(f"the option group {group.name!r}", owner, self._owners[group.name])
-        for field in group.fields:
-            for key in field.keys:
-                if key in self._keys:
-                    other = self._owners[self._keys[key].group.name]
-                    raise self._conflict(f"{flag_of(key)} ({key})", owner, other)
-            variable = field.details.env
-            if variable is not None and variable in self._variables:
-                other = self._owners[self._keys[self._variables[variable].name].group.name]
-                raise self._conflict(f"the variable {variable}", owner, other)
+        claims: dict[str, str] = {}
+        for claim in (f"the option group {group.name!r}", *(c for field in group.fields for c in _claims(field))):
+            if claim in claims or claim in self._claims:
+                other = owner if claim in claims else self._owners[self._claims[claim]]
+                raise self._conflict(claim, owner, other)
+            claims[claim] = group.name
+        for key in (key for field in group.fields for key in field.keys if key in _RESERVED):
+            raise PluginError(
+                f"{flag_of(key)} ({key}) of plugin {owner} is taken by the command line itself", "rename the setting"
+            )
+        self._claims.update(claims)
         self._groups[group.name] = group
         self._owners[group.name] = owner
         for field in group.fields:
             self._keys.update({key: Target(field=field, group=group) for key in field.keys})
-            if field.details.env is not None:
-                self._variables[field.details.env] = field
 
     def remove(self, owner: str) -> None:
         """Take back the groups that ``owner`` added."""
@@ -56,14 +59,15 @@ class OptionNamespace:
             del self._groups[name]
             del self._owners[name]
             self._keys = {key: target for key, target in self._keys.items() if target.group.name != name}
-            self._variables = {
-                variable: field for variable, field in self._variables.items() if field.name in self._keys
-            }
+            self._claims = {claim: group for claim, group in self._claims.items() if group != name}
 
     @staticmethod
     def _conflict(what: str, owner: str, other: str) -> PluginError:
         name = owner.split(" ")[0]
-        return PluginError(f"{what} of plugin {owner} is already taken by plugin {other}", f"--disable-plugin {name}")
+        return PluginError(
+            f"{what} of plugin {owner} is already taken by plugin {other}",
+            f"disable one of the two: --disable-plugin {name}",
+        )
 
     def owner(self, group_name: str) -> str:
         """Return the plugin that contributed a group."""
@@ -100,3 +104,15 @@ class OptionNamespace:
 
     def __iter__(self) -> Iterator[OptionGroup]:
         return iter(self._groups.values())
+
+
+def _claims(field: OptionField) -> Iterator[str]:
+    """Yield everything that a field takes for itself, as messages call it."""
+    for key in field.keys:
+        yield f"{flag_of(key)} ({key})"
+    if field.details.negative_flag:
+        yield f"{flag_of(f'no_{field.name}')} (no_{field.name})"
+    if field.details.env is not None:
+        yield f"the variable {field.details.env}"
+    if field.details.pattern is not None:
+        yield f"the pattern {flag_of(field.details.pattern)}"

@@ -7,7 +7,7 @@ import attrs
 from attrs import field, frozen
 
 from ..errors import ConfigError
-from .convert import convert, to_plain
+from .convert import convert, expected, json_of_text, to_plain
 from .fields import OptionField
 from .groups import OptionGroup
 
@@ -69,15 +69,29 @@ class Settings:
                 yield group, option_field, getattr(values, option_field.name)
 
     def replace(self, **changes: Any) -> "Settings":
-        """Return settings with some values changed by name, as if given from Python."""
-        values = dict(self.values)
-        origins = dict(self.origins)
-        for group in self.groups:
-            own = {f.name: changes[f.name] for f in group.fields if f.name in changes}
-            if own:
-                values[group.settings] = attrs.evolve(self.of(group.settings), **own)
-                origins.update({name: Origin(kind="python", label=f"argument {name!r}") for name in own})
-        return attrs.evolve(self, values=values, origins=origins)
+        """Return settings with some values changed by name, as if given from Python.
+
+        :raises ConfigError: for a name that is no setting here, or a value that its setting does not take.
+        """
+        return self.replace_from({name: Origin(kind="python", label=f"argument {name!r}") for name in changes}, changes)
+
+    def replace_from(self, origins: Mapping[str, Origin], changes: Mapping[str, Any]) -> "Settings":
+        """Return settings with some values changed by name; ``origins`` says where each comes from.
+
+        :raises ConfigError: for a name that is no setting here, or a value that its setting does not take.
+        """
+        fields = {option_field.name: option_field for _, option_field, _ in self.fields()}
+        for name in changes:
+            if name not in fields:
+                raise ConfigError(f"{origins[name].label}: unknown setting {name!r}", "see --print-config")
+        changed = {
+            name: _converted(Given(field=fields[name], value=value, origin=origins[name]), value)
+            for name, value in changes.items()
+        }
+        values = {option_field.name: value for _, option_field, value in self.fields()} | changed
+        all_origins = {**self.origins, **origins}
+        built = {group.settings: _build(group, values, all_origins) for group in self.groups}
+        return attrs.evolve(self, values={**self.values, **built}, origins=all_origins)
 
     def to_json(self) -> dict[str, Any]:
         """Return every given, non-secret setting as JSON values."""
@@ -92,7 +106,7 @@ def merge(groups: Sequence[OptionGroup], layers: Sequence[Iterable[Given]]) -> S
     """Merge what was given, from the strongest layer to the weakest, into settings.
 
     In a mapping single entries merge across layers and win over the whole mapping of the same layer; every other
-    setting takes the strongest value.
+    setting takes the strongest value. ``None`` (``key: null`` in a file) counts as not given.
 
     :raises ConfigError: for the first value that its setting does not take; it names the value's origin.
     """
@@ -102,7 +116,7 @@ def merge(groups: Sequence[OptionGroup], layers: Sequence[Iterable[Given]]) -> S
     for layer in reversed(list(layers)):
         ordered = sorted(layer, key=lambda given: given.entry is not None)
         for given in ordered:
-            if given.field.name in fields:
+            if given.field.name in fields and given.value is not None:
                 values[given.field.name] = _merged(given, values.get(given.field.name))
                 origins[given.field.name] = given.origin
     built = {group.settings: _build(group, values, origins) for group in groups}
@@ -112,12 +126,14 @@ def merge(groups: Sequence[OptionGroup], layers: Sequence[Iterable[Given]]) -> S
 def _merged(given: Given, before: Any) -> Any:
     if given.entry is None:
         return _converted(given, given.value)
-    return {**(before or {}), **_converted(given, {given.entry: given.value})}
+    is_json_text = given.field.shape.kind == "json" and given.origin.kind == "flag"
+    value = json_of_text(given.value) if is_json_text else given.value
+    return {**(before or {}), **_converted(given, {given.entry: value})}
 
 
 def _converted(given: Given, value: Any) -> Any:
-    if value is None and not given.field.shape.is_optional:
-        return given.field.default  # `key: null` in a file: unset
+    if value is None:
+        return given.field.default
     try:
         return convert(given.field, value)
     except ValueError as error:
@@ -132,7 +148,7 @@ def _build(group: OptionGroup, values: Mapping[str, Any], origins: Mapping[str, 
         culprit = next((f for f in group.fields if f.name in own and _is_refused(group, f, own[f.name])), None)
         if culprit is None:
             raise ConfigError(f"{group.title}: {error}", "see --help for the settings") from error
-        raise _refusal(culprit, origins[culprit.name], str(error.args[0])) from error
+        raise _refusal(culprit, origins.get(culprit.name, DEFAULT_ORIGIN), str(error.args[0])) from error
 
 
 def _is_refused(group: OptionGroup, option_field: OptionField, value: Any) -> bool:
@@ -144,7 +160,5 @@ def _is_refused(group: OptionGroup, option_field: OptionField, value: Any) -> bo
 
 
 def _refusal(option_field: OptionField, origin: Origin, problem: str) -> ConfigError:
-    from .convert import expected
-
     remedy = f"give {option_field.name} {expected(option_field.shape)}"
     return ConfigError(f"{origin.label}: {problem}", remedy)

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from ..errors import ConfigError
 from ..registry import closest
+from .fields import OptionField
 from .groups import OptionGroup
 from .namespace import OptionNamespace
 from .settings import Given, Origin
@@ -37,11 +38,15 @@ def read_config_file(path: Path) -> list[FileEntry]:
             "name the file .yaml, .yml or .json",
         )
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # with or without BOM
     except FileNotFoundError as error:
         raise ConfigError(f"--config {path}: there is no such file", "check the path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {path}: cannot be read: {error}", "check the file and its rights") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"--config {path}: it is not text in UTF-8", "save the file as UTF-8") from error
+    except OSError as error:
+        raise ConfigError(
+            f"--config {path}: cannot be read: {error.strerror}", "check the path and its rights"
+        ) from error
     return _json_entries(path, text) if suffix == ".json" else _yaml_entries(path, text)
 
 
@@ -50,7 +55,7 @@ def _yaml_entries(path: Path, text: str) -> list[FileEntry]:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        document = YAML(typ="rt", pure=True).load(text)
+        document: Any = YAML(typ="rt", pure=True).load(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
@@ -62,8 +67,9 @@ def _yaml_entries(path: Path, text: str) -> list[FileEntry]:
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: the file is not a mapping", "write one 'key: value' a line")
     entries = []
-    for key, value in document.items():
-        line, column = document.lc.key(key)
+    mapping: Any = document  # the YAML library's own class, which knows the places of its keys
+    for key, value in mapping.items():
+        line, column = mapping.lc.key(key)
         entries.append(FileEntry(key=str(key), value=_plain(value), line=line + 1, column=column + 1))
     return entries
 
@@ -88,6 +94,8 @@ def _json_entries(path: Path, text: str) -> list[FileEntry]:
     except json.JSONDecodeError as error:
         problem = f"{path}:{error.lineno}:{error.colno}: {error.msg}"
         raise ConfigError(problem, "correct the JSON at this place") from error
+    except RecursionError as error:
+        raise ConfigError(f"{path}: the JSON is nested too deeply", 'write {"key": value, ...}') from error
     if not isinstance(document, dict):
         raise ConfigError(f"{path}: the file is not a JSON object", 'write {"key": value, ...}')
     entries: list[FileEntry] = []
@@ -154,11 +162,17 @@ def _unknown_key(label: str, key: str, known: Sequence[str]) -> ConfigError:
 
 
 def given_in_environment(groups: Sequence[OptionGroup], environment: Mapping[str, str] | None = None) -> list[Given]:
-    """Return the settings that environment variables set; an empty variable counts as unset."""
+    """Return the settings that environment variables set; an empty variable counts as unset, a list is split at commas."""
     values = os.environ if environment is None else environment
     return [
-        Given(field=field, value=values[variable], origin=Origin(kind="environment", label=f"${variable}"))
+        Given(
+            field=field, value=_words(field, values[variable]), origin=Origin(kind="environment", label=f"${variable}")
+        )
         for group in groups
         for field in group.fields
         if (variable := field.details.env) and values.get(variable)
     ]
+
+
+def _words(field: OptionField, text: str) -> str | list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()] if field.shape.is_many else text
