@@ -10,10 +10,12 @@ from .errors import SglangError
 def translated(
     what: str, kind: type[SglangError], remedy: str, passing: tuple[type[Exception], ...] = ()
 ) -> Iterator[None]:
-    """Turn an exception of the body into a ``kind``; errors that carry a remedy pass, and so do those of ``passing``."""
+    """Turn an exception of the body into a ``kind``; errors with a remedy pass, and so do those of ``passing``."""
     try:
         yield
-    except (SglangError, *passing):
+    except SglangError:
+        raise
+    except passing:
         raise
     except Exception as error:  # foreign code may raise anything
         text = str(error).strip().splitlines()

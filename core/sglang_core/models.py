@@ -272,7 +272,7 @@ def _describe_component(
     inside = sorted(path for path in files if path.startswith(f"{name}/"))
     if not inside:
         raise ModelLoadError(
-            f"{INDEX_FILE} of {source.reference} lists the component {name} ({class_name}), but there is no such folder",
+            f"{INDEX_FILE} of {source.reference} lists the component {name} ({class_name}), but has no such folder",
             "download the model again, with all its folders",
         )
     weight_paths = choose_weight_files([path for path in inside if path.count("/") == 1])

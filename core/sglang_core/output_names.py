@@ -76,7 +76,7 @@ def plan_outputs(
         extension=suffix.lower().removeprefix("."),
         compression=compression,
         x264_preset=options.x264_preset,
-        notes=_naming_notes(target, stem, suffix, names),
+        notes=_naming_notes(target, suffix, names),
     )
 
 
@@ -213,8 +213,9 @@ def _digest(request: GenerationRequest) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:8]
 
 
-def _naming_notes(target: _Target, stem: str, suffix: str, names: Sequence[str]) -> tuple[str, ...]:
-    if target.name is None or names[-1] in (stem + suffix, f"{stem}_{len(names) - 1}{suffix}"):
+def _naming_notes(target: _Target, suffix: str, names: Sequence[str]) -> tuple[str, ...]:
+    given = (target.name or "").removesuffix(suffix)
+    if target.name is None or names[-1] in (given + suffix, f"{given}_{len(names) - 1}{suffix}"):
         return ()
     return (
         f"{target.source} {target.name!r} is saved as {names[0]!r}: a name has at most {MAX_NAME_LENGTH} characters, "

@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from importlib.metadata import EntryPoint, entry_points
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import pluggy
@@ -300,10 +301,8 @@ def _trace_after(outcome: Any, hook_name: str, methods: Sequence[Any], kwargs: M
     if outcome.exception is not None:
         _write_trace(f"{hook_name} raised {outcome.exception!r}")
         return
-    items = [
-        item for result in outcome.get_result() for item in (result if isinstance(result, list | tuple) else [result])
-    ]
-    _write_trace(f"{hook_name} returned {', '.join(_traced(item) for item in items) or 'nothing'}")
+    results = [result if isinstance(result, list | tuple) else [result] for result in outcome.get_result()]
+    _write_trace(f"{hook_name} returned {', '.join(map(_traced, chain(*results))) or 'nothing'}")
 
 
 def _traced(value: Any) -> str:

@@ -39,8 +39,18 @@ def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, A
             "transforms": [choice.value for choice in plan.transforms],
             "settings": _execution_settings(plan.settings),
         },
+        "output": _output(plan),
         "versions": dict(sorted(plan.versions.items())),
     }
+
+
+def _output(plan: ExecutionPlan) -> dict[str, Any]:
+    """Return how the file is encoded: its bytes depend on that too."""
+    output = plan.output
+    values: dict[str, Any] = {"format": output.extension, "output_compression": output.compression}
+    if plan.kind == "video":
+        values["x264_preset"] = output.x264_preset
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _execution_settings(settings: Settings) -> dict[str, Any]:
@@ -77,6 +87,8 @@ def settings_from_receipt(settings: Settings, receipt: Mapping[str, Any], path: 
         for name, value in _values_of(settings, receipt).items()
         if not settings.is_given(name) and not (name == "prompt" and settings.is_given("prompt_path"))
     }
+    if not settings.is_given("output_file_name") and not settings.is_given("output_file_path"):
+        wanted["output_file_name"] = f"{path.stem}-again{path.suffix}"  # the same format, and the original stays
     origins = {name: Origin(kind="file", label=f"--from-file {path} ({name})") for name in wanted}
     try:
         return settings.replace_from(origins, wanted)
@@ -99,6 +111,8 @@ def _values_of(settings: Settings, receipt: Mapping[str, Any]) -> dict[str, Any]
     execution = _object(plan, "settings")
     values.update({name: execution.get(name) for name in _execution_names(settings)})
     values["component_precisions"] = plan.get("precision")  # of every component, also those chosen automatically
+    output = _object(receipt, "output")
+    values.update({name: output.get(name) for name in ("output_compression", "x264_preset")})
     known = {field.name for _, field, _ in settings.fields()}
     return {name: value for name, value in values.items() if value is not None and name in known}
 

@@ -103,8 +103,8 @@ def _check_tensor(name: str, entry: object) -> tuple[str, int, int]:
     """Return dtype, number of values and end offset of one tensor."""
     if not isinstance(entry, dict):
         raise ValueError(f"tensor {name!r} has no description")
-    dtype, shape, offsets = entry.get("dtype"), entry.get("shape"), entry.get("data_offsets")
-    if not isinstance(dtype, str) or not _are_sizes(shape) or not _are_sizes(offsets) or len(offsets) != 2:
+    dtype, shape, offsets = entry.get("dtype"), _sizes(entry.get("shape")), _sizes(entry.get("data_offsets"))
+    if not isinstance(dtype, str) or shape is None or offsets is None or len(offsets) != 2:
         raise ValueError(f"tensor {name!r} lacks a usable dtype, shape or position")
     num_values, num_bytes = math.prod(shape), offsets[1] - offsets[0]
     if num_bytes < 0 or (dtype in DTYPE_BYTES and num_bytes != num_values * DTYPE_BYTES[dtype]):
@@ -112,6 +112,8 @@ def _check_tensor(name: str, entry: object) -> tuple[str, int, int]:
     return dtype, num_values, offsets[1]
 
 
-def _are_sizes(value: Any) -> bool:
-    """Say whether a JSON value is a list of counts. JSON's true and false are ints to Python, hence the exact type."""
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)
+def _sizes(value: object) -> list[int] | None:
+    """Return a JSON list of counts, else ``None``. JSON's true and false are ints to Python, hence the exact type."""
+    if isinstance(value, list) and all(type(item) is int and item >= 0 for item in value):
+        return value
+    return None

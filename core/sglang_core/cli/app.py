@@ -91,9 +91,13 @@ def main(args: Sequence[str] | None = None, standalone_mode: bool = True) -> Any
         from_environment, allowed = plugin_choice_from_environment()
         manager = create_plugin_manager(disable=disabled | from_environment, allow=allowed)
         _refuse_unknown_plugins(manager, disabled)
+        _warn_of_unknown_plugins(manager, from_environment | (allowed or set()))
         result = create_cli(manager).main(words, prog_name="sglang", standalone_mode=False, obj=manager)
     except click.exceptions.Exit as error:
         code = error.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:  # a group alone, without a command
+        click.echo(error.format_message())
+        code = 0
     except click.Abort:
         code = _report(RequestCancelledError(), words)
     except click.ClickException as error:
@@ -145,6 +149,14 @@ def _refuse_unknown_plugins(manager: PluginManager, disabled: set[str]) -> None:
         close = closest(name, manager.records)
         remedy = f"{_DISABLE_FLAG} {close}" if close else "see 'sglang plugins list'"
         raise ConfigError(f"{_DISABLE_FLAG} {name}: no plugin of that name is installed", remedy)
+
+
+def _warn_of_unknown_plugins(manager: PluginManager, named: set[str]) -> None:
+    """Say which names of the environment are not installed; an error would break every shell that sets them."""
+    unknown = sorted(named - set(manager.records))
+    if unknown:
+        names = ", ".join(unknown)
+        click.echo(f"sglang: SGLANG_PLUGINS or SGLANG_DISABLE_PLUGINS names what is not installed: {names}", err=True)
 
 
 def _report(error: SglangError, words: Sequence[str]) -> int:

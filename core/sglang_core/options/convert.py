@@ -50,18 +50,22 @@ def _converter() -> "Converter":
         converter.register_structure_hook(annotation, _scalar_hook(read))
     converter.register_structure_hook_func(lambda annotation: annotation is Any, _any)
     converter.register_structure_hook_func(
-        lambda annotation: get_origin(annotation) is Literal,
+        lambda annotation: _origin(annotation) is Literal,
         lambda value, annotation: _choice(value_shape(annotation), value),
     )
     converter.register_structure_hook_func(
-        lambda annotation: get_origin(annotation) is tuple,
+        lambda annotation: _origin(annotation) is tuple,
         lambda value, annotation: _many(converter, value, annotation),
     )
     converter.register_structure_hook_func(
-        lambda annotation: get_origin(annotation) in (Mapping, dict),
+        lambda annotation: _origin(annotation) in (Mapping, dict),
         lambda value, annotation: _mapping(converter, value, annotation),
     )
     return converter
+
+
+def _origin(annotation: Any) -> Any:
+    return get_origin(annotation)
 
 
 def _any(value: Any, annotation: Any) -> Any:

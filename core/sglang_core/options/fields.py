@@ -142,6 +142,10 @@ def _option_field(group: type[Any], attribute: "attrs.Attribute[Any]", annotatio
         raise TypeError(f"{group.__name__}.{attribute.name} is not declared with option()")
     if attribute.default is attrs.NOTHING:
         raise TypeError(f"{group.__name__}.{attribute.name} has no default")
+    spellings = [*details.aliases, *([details.pattern.replace("{key}", "x", 1)] if details.pattern else [])]
+    for spelling in spellings:
+        if not spelling.isidentifier():
+            raise TypeError(f"{group.__name__}.{attribute.name}: {spelling!r} is no key; write it_like_this")
     default: Any = attribute.default
     if isinstance(default, attrs.Factory):  # type: ignore[arg-type]  # attrs types Factory as a function
         default = default.factory()

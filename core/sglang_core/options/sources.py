@@ -162,11 +162,13 @@ def _unknown_key(label: str, key: str, known: Sequence[str]) -> ConfigError:
 
 
 def given_in_environment(groups: Sequence[OptionGroup], environment: Mapping[str, str] | None = None) -> list[Given]:
-    """Return the settings that environment variables set; an empty variable counts as unset, a list is split at commas."""
+    """Return the settings that environment variables set; an empty one counts as unset, a list is split at commas."""
     values = os.environ if environment is None else environment
     return [
         Given(
-            field=field, value=_words(field, values[variable]), origin=Origin(kind="environment", label=f"${variable}")
+            field=field,
+            value=_words(field, values[variable]),
+            origin=Origin(kind="environment", label=f"${variable}"),
         )
         for group in groups
         for field in group.fields
