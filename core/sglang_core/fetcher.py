@@ -173,10 +173,10 @@ def _visit(target: _Target, permitted: _Permitted, limits: FetchLimits, deadline
         held[0] = connection.sock = _secured(sock, target)
         headers = {"User-Agent": "sglang", "Accept": "*/*", "Accept-Encoding": "identity"}
         connection.request("GET", target.path, headers=headers)
-        answer = connection.getresponse()
-        if answer.status in _REDIRECTS:
-            return answer.headers.get("Location") or ""
-        body = _read_body(answer, limits, shown)
+        with connection.getresponse() as answer:
+            if answer.status in _REDIRECTS:
+                return answer.headers.get("Location") or ""
+            body = _read_body(answer, limits, shown)
         if time.monotonic() >= deadline:  # hung up on: a body of unknown length looks complete then
             raise TimeoutError
         return body

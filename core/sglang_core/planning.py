@@ -11,7 +11,7 @@ from .component_plans import plan_components, residency_warnings, unused_setting
 from .devices import choose_device
 from .errors import ConfigError, ModelNotFoundError, UnavailableError
 from .models import ModelDescription, ModelReference, ModelSource, describe_model
-from .options import Settings
+from .options import OptionField, Settings
 from .options.host import ExecutionOptions, ModelOptions, OutputOptions, SamplingOptions
 from .output_names import plan_outputs
 from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
@@ -160,9 +160,7 @@ def _refuse_ignored_settings(manager: PluginManager, settings: Settings, backend
     """Refuse a given execution setting that neither the host, the backend nor a transform acts on."""
     handled = set(backend.honours) | _settings_of_the_host() | _settings_of_transforms(manager, settings)
     for group, field, value in settings.fields():
-        # A file may hold every setting, as --print-config writes it: there a default asks for nothing.
-        is_asked = settings.origin(field.name).kind != "file" or value != field.default
-        if group.is_execution and settings.is_given(field.name) and is_asked and field.name not in handled:
+        if group.is_execution and _is_asked(settings, field, value) and field.name not in handled:
             close = closest(field.name, backend.honours)
             remedy = f"leave it out, or use {close}" if close else "leave it out, or choose another --backend"
             raise ConfigError(
@@ -170,6 +168,16 @@ def _refuse_ignored_settings(manager: PluginManager, settings: Settings, backend
                 f"{field.name}",
                 remedy,
             )
+
+
+def _is_asked(settings: Settings, field: OptionField, value: object) -> bool:
+    """Say whether somebody wants a setting to act.
+
+    A file may hold every setting, as ``--print-config`` writes it: there a default asks for nothing. A receipt tells
+    the precision of every component, also where the backend alone decides on it.
+    """
+    kind = settings.origin(field.name).kind
+    return settings.is_given(field.name) and kind != "receipt" and (kind != "file" or value != field.default)
 
 
 def _settings_of_the_host() -> set[str]:

@@ -39,6 +39,7 @@ def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, A
             "transforms": [choice.value for choice in plan.transforms],
             "settings": _execution_settings(plan.settings),
         },
+        "encoding": _encoding(plan),
         "output": _output(plan),
         "versions": dict(sorted(plan.versions.items())),
     }
@@ -51,6 +52,15 @@ def _output(plan: ExecutionPlan) -> dict[str, Any]:
     if plan.kind == "video":
         values["x264_preset"] = output.x264_preset
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _encoding(plan: ExecutionPlan) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    if plan.output.compression is not None:
+        values["output_compression"] = plan.output.compression
+    if plan.kind == "video":
+        values["x264_preset"] = plan.output.x264_preset
+    return values
 
 
 def _execution_settings(settings: Settings) -> dict[str, Any]:
@@ -89,7 +99,7 @@ def settings_from_receipt(settings: Settings, receipt: Mapping[str, Any], path: 
     }
     if not settings.is_given("output_file_name") and not settings.is_given("output_file_path"):
         wanted["output_file_name"] = f"{path.stem}-again{path.suffix}"  # the same format, and the original stays
-    origins = {name: Origin(kind="file", label=f"--from-file {path} ({name})") for name in wanted}
+    origins = {name: Origin(kind="receipt", label=f"--from-file {path} ({name})") for name in wanted}
     try:
         return settings.replace_from(origins, wanted)
     except ConfigError as error:
@@ -108,6 +118,10 @@ def _values_of(settings: Settings, receipt: Mapping[str, Any]) -> dict[str, Any]
     values["revision"] = model.get("revision") if _is_commit(model.get("revision")) else None
     values["backend"] = plan.get("backend")
     values["device"] = plan.get("device")
+    encoding = _object(receipt, "encoding")
+    values["x264_preset"] = encoding.get("x264_preset")
+    if not settings.is_given("output_quality"):
+        values["output_compression"] = encoding.get("output_compression")
     execution = _object(plan, "settings")
     values.update({name: execution.get(name) for name in _execution_names(settings)})
     values["component_precisions"] = plan.get("precision")  # of every component, also those chosen automatically
@@ -123,8 +137,9 @@ def _object(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _execution_names(settings: Settings) -> set[str]:
-    """Return the execution settings of a receipt; the device is told apart, as the plan chose it."""
-    return {field.name for group, field, _ in settings.fields() if group.is_execution} - {"device"}
+    """Return the execution settings of a receipt; what the plan chose is told apart, for every component."""
+    names = {field.name for group, field, _ in settings.fields() if group.is_execution}
+    return names - {"device", "component_precisions"}
 
 
 def _is_commit(revision: object) -> bool:

@@ -12,7 +12,7 @@ from .fields import OptionField
 from .groups import OptionGroup
 
 T = TypeVar("T")
-OriginKind = Literal["flag", "file", "environment", "python", "default"]
+OriginKind = Literal["flag", "file", "environment", "python", "receipt", "default"]
 
 
 @frozen(kw_only=True)

@@ -1,0 +1,117 @@
+"""The backend as the host sees it while planning: light, nothing of torch or diffusers is imported."""
+
+import importlib.util
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import attrs
+
+from sglang_core import (
+    Availability,
+    CallDescription,
+    CallOptions,
+    Choice,
+    ExecutionOptions,
+    ModelDescription,
+    ModelLoadError,
+    ModelOptions,
+    OffloadOptions,
+    Settings,
+)
+
+from .attention import choose_attention, probe_attention
+from .calls import describe, makes_media, pipeline_code, uses_custom_pipeline
+from .config import DiffusersOptions
+
+if TYPE_CHECKING:
+    from sglang_core import ExecutionPlan, LoadedPipeline, StepControl
+
+_NEEDED = ("torch", "diffusers", "transformers", "accelerate")
+_INSTALL = 'pip install "sglang-plugins[diffusers]"'
+_TRUST = "read that code, then allow it with --trust-remote-code"
+
+
+class DiffusersBackend:
+    """Runs pipelines of diffusers, and those that a repo brings with it."""
+
+    name = "diffusers"
+    order = 100
+
+    @property
+    def honours(self) -> Collection[str]:
+        """Return every setting of device, precision, offload and call, and this backend's own."""
+        groups = (ExecutionOptions, OffloadOptions, CallOptions, DiffusersOptions)
+        return tuple(field.name for group in groups for field in attrs.fields(group))
+
+    def probe(self) -> Availability:
+        """Say whether the packages are installed."""
+        missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
+        if missing:
+            return Availability.no(f"{', '.join(missing)} not installed", _INSTALL)
+        return Availability.yes()
+
+    def supports(self, model: ModelDescription, settings: Settings) -> Availability:
+        """Say whether the pipeline class is known, its code trusted and the attention backend there."""
+        is_trusted = settings.of(ModelOptions).trust_remote_code
+        if uses_custom_pipeline(model) and not is_trusted:
+            return Availability.no(f"{model.reference} brings its own pipeline code ({model.pipeline_class})", _TRUST)
+        foreign = _foreign_components(model)
+        if foreign and not is_trusted:
+            return Availability.no(f"{model.reference} brings its own code for {', '.join(foreign)}", _TRUST)
+        code = pipeline_code(model)
+        if code is None:
+            return Availability.no(*_unknown_class(model))
+        if not makes_media(code):
+            made = ", ".join(sorted(code.results))
+            return Availability.no(
+                f"{model.pipeline_class} makes neither pictures nor clips (it returns {made})",
+                "choose a text-to-image or text-to-video model",
+            )
+        wanted = settings.of(DiffusersOptions).diffusers_attention_backend
+        return Availability.yes() if wanted is None else probe_attention(wanted, is_trusted)
+
+    def choose_attention(self, model: ModelDescription, settings: Settings, device: str) -> Choice[str]:
+        """Return ``--diffusers-attention-backend``, or what diffusers takes by itself."""
+        return choose_attention(settings, device)
+
+    def describe_call(self, model: ModelDescription) -> CallDescription:
+        """Say what the pipeline's call takes, from its source.
+
+        :raises ModelLoadError: if neither diffusers nor the repo has the pipeline class.
+        """
+        code = pipeline_code(model)
+        if code is None:
+            raise ModelLoadError(*_unknown_class(model))
+        return describe(model, code)
+
+    def load(self, plan: "ExecutionPlan", folder: Path, control: "StepControl") -> "LoadedPipeline":
+        """Read the weights from ``folder``; each component is a step of the stage ``load``.
+
+        :raises ModelLoadError: if the files cannot be used.
+        :raises OutOfDeviceMemoryError: if the device does not hold them.
+        """
+        from .startup import import_quickly
+
+        import_quickly("loading")
+        from .loading import load_pipeline  # torch and diffusers: seconds to import, so only here
+
+        return load_pipeline(plan, folder, control)
+
+
+def _foreign_components(model: ModelDescription) -> list[str]:
+    """Return the components whose classes are Python files of the repo."""
+    folders = {path.split("/")[0] for path in model.custom_code if "/" in path}
+    return sorted(folders & set(model.components))
+
+
+def _unknown_class(model: ModelDescription) -> tuple[str, str]:
+    if uses_custom_pipeline(model):
+        return (
+            f"the Python file of {model.reference} has no class {model.pipeline_class} with a __call__",
+            "correct _class_name in its model_index.json",
+        )
+    return (
+        f"the installed diffusers has no pipeline class {model.pipeline_class!r}",
+        "pip install --upgrade diffusers; if the repo brings the class in a pipeline.py, add --trust-remote-code",
+    )
