@@ -1,5 +1,8 @@
 """The host of SGLang's diffusion plugins: what a plugin may add, and how a request becomes a file."""
 
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from .backends import CallDescription, ExecutionBackend, LoadedPipeline, PipelineTransform
 from .checks import Check, CheckResult, CheckStatus
 from .cli import SettingsCommand, cancel_on_signals, pass_settings
@@ -18,10 +21,6 @@ from .errors import (
     UnavailableError,
 )
 from .events import Event, OutputSaved, RunEnded, RunStarted, StageEnded, StageStarted, StepDone
-from .fetcher import FetchLimits, fetch, load_input, shown_reference
-from .folder_source import FolderSource
-from .generation import create_control, generate_outputs
-from .generator import Generator
 from .hookspecs import hookimpl
 from .media import EncodingOptions, MediaEncoder, Receipt
 from .models import (
@@ -44,15 +43,21 @@ from .options.host import (
     RunOptions,
     SamplingOptions,
 )
-from .planning import installed_versions, plan_run
-from .planning_report import plan_lines
 from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
 from .plugins import PluginManager, PluginRecord, create_plugin_manager
-from .receipts import read_receipt, settings_from_receipt, version_differences
 from .registry import Availability, Registry, closest
 from .requests import GeneratedMedia, GenerationOutput, GenerationRequest, GenerationResult, MediaKind
-from .sampling_values import SAMPLING_FILE, read_sampling_values
-from .weight_files import choose_weight_files
+
+if TYPE_CHECKING:
+    from .fetcher import FetchLimits, fetch, load_input, shown_reference
+    from .folder_source import FolderSource
+    from .generation import create_control, generate_outputs
+    from .generator import Generator
+    from .planning import installed_versions, plan_run
+    from .planning_report import plan_lines
+    from .receipts import read_receipt, settings_from_receipt, version_differences
+    from .sampling_values import SAMPLING_FILE, read_sampling_values
+    from .weight_files import choose_weight_files
 
 __all__ = [
     "SAMPLING_FILE",
@@ -143,3 +148,32 @@ __all__ = [
     "shown_reference",
     "version_differences",
 ]
+
+#: Names whose modules are imported when they are first used, so that ``--help`` does not pay for them.
+_LAZY = {
+    "FetchLimits": "fetcher",
+    "FolderSource": "folder_source",
+    "Generator": "generator",
+    "SAMPLING_FILE": "sampling_values",
+    "choose_weight_files": "weight_files",
+    "create_control": "generation",
+    "fetch": "fetcher",
+    "generate_outputs": "generation",
+    "installed_versions": "planning",
+    "load_input": "fetcher",
+    "plan_lines": "planning_report",
+    "plan_run": "planning",
+    "read_receipt": "receipts",
+    "read_sampling_values": "sampling_values",
+    "settings_from_receipt": "receipts",
+    "shown_reference": "fetcher",
+    "version_differences": "receipts",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    globals()[name] = value
+    return value

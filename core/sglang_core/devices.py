@@ -1,8 +1,7 @@
 """Devices and precisions, as far as they can be told without importing torch."""
 
-import ctypes.util
 import importlib.util
-import platform
+import os
 import sys
 from collections.abc import Mapping
 from functools import cache
@@ -39,17 +38,23 @@ def choose_device(wanted: str) -> Choice[str]:
 def has_device(device: str) -> bool:
     """Say whether the machine has a device and its driver. What torch can do with it shows when it is used."""
     if device == "cuda":
-        has_nvidia = Path("/dev/nvidiactl").exists() or Path("/dev/dxg").exists() or _windows_library("nvcuda")
+        has_nvidia = (
+            Path("/dev/nvidiactl").exists()
+            or Path("/dev/dxg").exists()
+            or (sys.platform == "win32" and _has_library("nvcuda"))
+        )
         return has_nvidia or Path("/dev/kfd").exists()
     if device == "mps":
-        return sys.platform == "darwin" and platform.machine() == "arm64"
+        return sys.platform == "darwin" and os.uname().machine == "arm64"
     if device == "xpu":
-        return Path("/dev/dri").exists() and ctypes.util.find_library("ze_loader") is not None
+        return Path("/dev/dri").exists() and _has_library("ze_loader")
     return device == "cpu"
 
 
-def _windows_library(name: str) -> bool:
-    return sys.platform == "win32" and ctypes.util.find_library(name) is not None
+def _has_library(name: str) -> bool:
+    from ctypes.util import find_library  # it starts a compiler on some systems, so only where needed
+
+    return find_library(name) is not None
 
 
 @cache

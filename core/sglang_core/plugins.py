@@ -5,7 +5,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import Distribution, EntryPoint, entry_points
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -88,11 +89,11 @@ class PluginManager:
 
     def load_entry_point(self, entry_point: EntryPoint, *, is_disabled: bool = False) -> PluginRecord:
         """Import and register one entry point; a broken one is quarantined, with its error on the record."""
-        distribution = entry_point.dist
+        distribution, version = _distribution(entry_point.dist)
         record = PluginRecord(
             name=entry_point.name,
-            distribution=distribution.name if distribution else "unknown",
-            version=distribution.version if distribution else "",
+            distribution=distribution,
+            version=version,
             target=entry_point.value,
             is_disabled=is_disabled,
         )
@@ -229,7 +230,24 @@ def _names(text: str) -> set[str]:
 
 
 def _is_built_in(entry_point: EntryPoint) -> bool:
-    return entry_point.dist is not None and entry_point.dist.name == OWN_DISTRIBUTION
+    return _distribution(entry_point.dist)[0] == OWN_DISTRIBUTION
+
+
+@cache
+def _distribution(distribution: Distribution | None) -> tuple[str, str]:
+    """Return name and version of a package, from the first lines of its metadata.
+
+    ``Distribution.name`` and ``.version`` each parse the whole file, README included, at every access.
+    """
+    found = {"Name": "unknown", "Version": ""}
+    text = (distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or "") if distribution else ""
+    for line in text.splitlines():
+        key, _, value = line.partition(": ")
+        if not line:
+            break
+        if key in found:
+            found[key] = value.strip()
+    return found["Name"], found["Version"]
 
 
 def _load_order(entry_point: EntryPoint) -> tuple[bool, str, str]:

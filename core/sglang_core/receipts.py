@@ -40,18 +40,8 @@ def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, A
             "settings": _execution_settings(plan.settings),
         },
         "encoding": _encoding(plan),
-        "output": _output(plan),
         "versions": dict(sorted(plan.versions.items())),
     }
-
-
-def _output(plan: ExecutionPlan) -> dict[str, Any]:
-    """Return how the file is encoded: its bytes depend on that too."""
-    output = plan.output
-    values: dict[str, Any] = {"format": output.extension, "output_compression": output.compression}
-    if plan.kind == "video":
-        values["x264_preset"] = output.x264_preset
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _encoding(plan: ExecutionPlan) -> dict[str, Any]:
@@ -125,8 +115,6 @@ def _values_of(settings: Settings, receipt: Mapping[str, Any]) -> dict[str, Any]
     execution = _object(plan, "settings")
     values.update({name: execution.get(name) for name in _execution_names(settings)})
     values["component_precisions"] = plan.get("precision")  # of every component, also those chosen automatically
-    output = _object(receipt, "output")
-    values.update({name: output.get(name) for name in ("output_compression", "x264_preset")})
     known = {field.name for _, field, _ in settings.fields()}
     return {name: value for name, value in values.items() if value is not None and name in known}
 

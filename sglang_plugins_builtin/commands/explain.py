@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sglang_core import PluginManager, SamplingOptions, Settings, SettingsCommand, pass_settings, plan_lines, plan_run
+from sglang_core import PluginManager, SamplingOptions, Settings, SettingsCommand, pass_settings
 
 from .repeat import with_receipt
 
@@ -17,6 +17,8 @@ def explain(settings: Settings, as_json: bool) -> None:
 
     Takes the settings of 'generate'. Without a prompt, the plan is made for a placeholder.
     """
+    from sglang_core import plan_lines, plan_run  # the planner: only when it is used, so that --help is instant
+
     manager = click.get_current_context().ensure_object(PluginManager)
     settings = with_receipt(manager, settings)
     if not settings.of(SamplingOptions).prompt and not settings.is_given("prompt_path"):

@@ -1,24 +1,23 @@
 """``sglang generate``: make what is asked for, and exit."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from sglang_core import (
-    GenerationOutput,
-    GenerationResult,
     PluginManager,
     Settings,
     SettingsCommand,
     cancel_on_signals,
-    create_control,
     describe_timings,
-    generate_outputs,
     pass_settings,
 )
 
 from .repeat import with_receipt
+
+if TYPE_CHECKING:
+    from sglang_core import GenerationOutput, GenerationResult
 
 
 @click.command("generate", cls=SettingsCommand, short_help="Make an image or a clip, and exit.")
@@ -29,6 +28,8 @@ def generate(settings: Settings) -> None:
     \b
     sglang generate --prompt "a small red circle above a blue square on a white background"
     """  # noqa: D301 - \b is click's mark for lines to keep
+    from sglang_core import create_control, generate_outputs  # only when used, so that --help is instant
+
     manager = click.get_current_context().ensure_object(PluginManager)
     settings = with_receipt(manager, settings)
     control = create_control(manager, settings)
@@ -38,7 +39,7 @@ def generate(settings: Settings) -> None:
         click.echo(json.dumps(_result_to_json(result), ensure_ascii=False))
 
 
-def _result_to_json(result: GenerationResult) -> dict[str, Any]:
+def _result_to_json(result: "GenerationResult") -> dict[str, Any]:
     return {
         "outputs": [_output_to_json(output) for output in result.outputs],
         "duration_s": round(result.duration_s, 3),
@@ -46,7 +47,7 @@ def _result_to_json(result: GenerationResult) -> dict[str, Any]:
     }
 
 
-def _output_to_json(output: GenerationOutput) -> dict[str, Any]:
+def _output_to_json(output: "GenerationOutput") -> dict[str, Any]:
     return {
         "path": None if output.path is None else str(output.path),
         "prompt": output.prompt,

@@ -2,14 +2,7 @@
 
 import logging
 
-from sglang_core import (
-    PluginManager,
-    Settings,
-    installed_versions,
-    read_receipt,
-    settings_from_receipt,
-    version_differences,
-)
+from sglang_core import PluginManager, Settings
 
 from .config import RepeatOptions
 
@@ -24,6 +17,8 @@ def with_receipt(manager: PluginManager, settings: Settings) -> Settings:
     path = settings.of(RepeatOptions).from_file
     if path is None:
         return settings
+    from sglang_core import installed_versions, read_receipt, settings_from_receipt, version_differences
+
     receipt = read_receipt(path, manager.media_encoders)
     for difference in version_differences(receipt, installed_versions()):
         logger.warning("%s was made with another version, the result may differ: %s", path, difference)
