@@ -1,7 +1,7 @@
 """The host of SGLang's diffusion plugins: what a plugin may add, and how a request becomes a file."""
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import typing
 
 from .backends import CallDescription, ExecutionBackend, LoadedPipeline, PipelineTransform
 from .checks import Check, CheckResult, CheckStatus
@@ -48,7 +48,7 @@ from .plugins import PluginManager, PluginRecord, create_plugin_manager
 from .registry import Availability, Registry, closest
 from .requests import GeneratedMedia, GenerationOutput, GenerationRequest, GenerationResult, MediaKind
 
-if TYPE_CHECKING:
+if typing.TYPE_CHECKING:
     from .fetcher import FetchLimits, fetch, load_input, shown_reference
     from .folder_source import FolderSource
     from .generation import create_control, generate_outputs
@@ -171,9 +171,9 @@ _LAZY = {
 }
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
+    value: object = getattr(importlib.import_module(f".{_LAZY[name]}", __name__), name)
     globals()[name] = value
     return value

@@ -23,6 +23,7 @@ from .options.settings import Given, Origin, merge
 from .options.sources import given_in_environment
 from .outputs import check_writable
 from .planning import PlannedModel, plan_run, replan_requests
+from .planning_types import ExecutionPlan
 from .plugins import PluginManager, create_plugin_manager, plugin_choice_from_environment
 from .registry import closest
 from .requests import GenerationResult
@@ -107,6 +108,11 @@ class Generator:
                 raise _unknown(name, tuple(fields))
             checked[fields[name].name] = value
         return checked
+
+    @property
+    def plan(self) -> ExecutionPlan:
+        """Return the plan that the model was loaded with."""
+        return self._planned.plan
 
     def close(self) -> None:
         """Free the model."""

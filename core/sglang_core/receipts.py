@@ -3,6 +3,7 @@
 It holds no time, path or duration, so that the same request gives the same bytes.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from .options import Settings
 from .options.settings import Origin
 from .planning_types import ExecutionPlan
 from .requests import GenerationRequest
+
+logger = logging.getLogger(__name__)
 
 RECEIPT_FORMAT = 1
 _REQUEST_SETTINGS = tuple(field.name for field in attrs.fields(GenerationRequest) if field.name != "extra")
@@ -87,6 +90,10 @@ def settings_from_receipt(settings: Settings, receipt: Mapping[str, Any], path: 
         for name, value in _values_of(settings, receipt).items()
         if not settings.is_given(name) and not (name == "prompt" and settings.is_given("prompt_path"))
     }
+    for name in sorted(
+        _object(_object(receipt, "plan"), "settings").keys() - {f.name for _, f, _ in settings.fields()}
+    ):
+        logger.warning("%s was made with the setting %s, which no installed plugin has: it is left out", path, name)
     if not settings.is_given("output_file_name") and not settings.is_given("output_file_path"):
         wanted["output_file_name"] = f"{path.stem}-again{path.suffix}"  # the same format, and the original stays
     origins = {name: Origin(kind="receipt", label=f"--from-file {path} ({name})") for name in wanted}

@@ -14,6 +14,8 @@ BUILT_INS = Path(sglang_plugins_builtin.__file__).parent
 
 
 def public_names(module):
+    for name in module.__all__:
+        getattr(module, name)  # some are imported when they are first used
     return sorted(
         name for name, value in vars(module).items() if not name.startswith("_") and not inspect.ismodule(value)
     )
