@@ -86,16 +86,17 @@ class DiffusersBackend:
         return describe(model, code)
 
     def load(self, plan: "ExecutionPlan", folder: Path, control: "StepControl") -> "LoadedPipeline":
-        """Read the weights from ``folder``; each component is a step of the stage ``load``.
+        """Import what runs the model (stage ``import``), then read its weights: each component a step of ``load``.
 
         :raises ModelLoadError: if the files cannot be used.
         :raises OutOfDeviceMemoryError: if the device does not hold them.
         """
-        from .startup import import_quickly
+        from .startup import collection_paused
 
-        import_quickly("loading")
-        from .loading import load_pipeline  # torch and diffusers: seconds to import, so only here
+        with control.stage("import"), collection_paused():
+            from .loading import import_pipeline_class, load_pipeline  # torch and diffusers: seconds, so only here
 
+            import_pipeline_class(plan)
         return load_pipeline(plan, folder, control)
 
 

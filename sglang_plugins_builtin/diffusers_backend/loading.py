@@ -32,7 +32,6 @@ def load_pipeline(plan: ExecutionPlan, folder: Path, control: StepControl) -> Di
     """
     total = len(plan.components)
     with control.stage("load", total, "component"), collection_paused(), _quiet_libraries():
-        _import_pipeline_class(plan)
         components = {}
         for index, (name, description) in enumerate(plan.model.components.items(), start=1):
             component = _guarded(plan, name, _load_component, description, plan, folder)
@@ -46,7 +45,7 @@ def load_pipeline(plan: ExecutionPlan, folder: Path, control: StepControl) -> Di
     return DiffusersPipeline(pipeline, plan)
 
 
-def _import_pipeline_class(plan: ExecutionPlan) -> None:
+def import_pipeline_class(plan: ExecutionPlan) -> None:
     """Import the class before its components: its module imports what they are made of."""
     if not uses_custom_pipeline(plan.model):
         _guarded(plan, plan.model.pipeline_class, getattr, diffusers, plan.model.pipeline_class)
