@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +11,11 @@ import pytest
 
 from sglang_core import PluginManager, create_plugin_manager
 from sglang_core.testing import no_op_plugin, write_tiny_pipeline
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C tests work where the tests run in the background: there SIGINT is ignored, also by every child."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -63,9 +63,7 @@ class Generator:
         groups = manager.options.for_command(_COMMAND)
         given = _given(manager, groups, {"model_path": model_path, **settings})
         merged = merge(groups, [given, given_in_environment(groups)])
-        # Planning refuses a run without a prompt, and here the prompt comes later.
-        has_prompt = merged.is_given("prompt") or merged.is_given("prompt_path")
-        planned = plan_run(manager, merged if has_prompt else merged.replace(prompt=("placeholder",)))
+        planned = plan_run(manager, merged, may_lack_inputs=True)
         control = create_control(manager, merged, listeners)
         with announced(control, merged):
             engine = load_engine(manager, planned, control)

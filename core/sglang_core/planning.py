@@ -33,14 +33,15 @@ class PlannedModel:
     source: ModelSource
 
 
-def plan_run(manager: PluginManager, settings: Settings) -> PlannedModel:
+def plan_run(manager: PluginManager, settings: Settings, *, may_lack_inputs: bool = False) -> PlannedModel:
     """Find the model and plan the run. Imports nothing heavy and reads no weights.
 
+    :param may_lack_inputs: plan although prompt or image are not known yet.
     :raises SglangError: for whatever cannot work, with the nearest thing that can.
     """
     source = resolve_model(manager, settings)
     model = describe_model(source)
-    return PlannedModel(plan=create_plan(manager, settings, model), source=source)
+    return PlannedModel(plan=create_plan(manager, settings, model, may_lack_inputs=may_lack_inputs), source=source)
 
 
 def resolve_model(manager: PluginManager, settings: Settings) -> ModelSource:
@@ -71,9 +72,12 @@ def resolve_model(manager: PluginManager, settings: Settings) -> ModelSource:
     raise ModelNotFoundError(f"{label}: no model {options.model_path!r} is found", "; or ".join(hints) or "--help")
 
 
-def create_plan(manager: PluginManager, settings: Settings, model: ModelDescription) -> ExecutionPlan:
+def create_plan(
+    manager: PluginManager, settings: Settings, model: ModelDescription, *, may_lack_inputs: bool = False
+) -> ExecutionPlan:
     """Decide everything about running a described model.
 
+    :param may_lack_inputs: plan although prompt or image are not known yet.
     :raises SglangError: for whatever cannot work, with the nearest thing that can.
     """
     device = choose_device(settings.of(ExecutionOptions).device)
@@ -81,7 +85,7 @@ def create_plan(manager: PluginManager, settings: Settings, model: ModelDescript
     _refuse_ignored_settings(manager, settings, backend)
     components = plan_components(model, settings, device.value)
     call = backend.describe_call(model)
-    requests, reasons = plan_requests(model, call, settings)
+    requests, reasons = plan_requests(model, call, settings, may_lack_inputs=may_lack_inputs)
     plan = ExecutionPlan(
         model=model,
         kind=call.kind,

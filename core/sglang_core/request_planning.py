@@ -19,6 +19,8 @@ from .requests import GenerationRequest
 MAX_PROMPT_CHARACTERS = 10_000
 #: Arguments of a call that other settings stand for.
 _OWN_SETTINGS = {"prompt": "--prompt", "image": "--image-path", "generator": "--seed", "seed": "--seed"}
+#: Stands in a plan that is made before the prompt is known.
+PLACEHOLDER_PROMPT = "(no prompt given)"
 _FIELDS = (
     "negative_prompt",
     "width",
@@ -33,20 +35,24 @@ _FIELDS = (
 
 
 def plan_requests(
-    model: ModelDescription, call: CallDescription, settings: Settings
+    model: ModelDescription, call: CallDescription, settings: Settings, *, may_lack_inputs: bool = False
 ) -> tuple[tuple[GenerationRequest, ...], dict[str, str]]:
     """Return one request for each output, and for each value of the first the reason why it is so.
 
+    :param may_lack_inputs: plan with a placeholder where prompt or image come later.
     :raises RequestError: if the model cannot make what is asked for; the nearest size it can make is named.
     :raises ConfigError: if prompts, seeds or images do not fit together.
     """
     settings, extra = _split_call_arguments(model, call, settings)
     options = settings.of(SamplingOptions)
-    prompts = _prompts(options, settings)
+    is_placeholder = may_lack_inputs and not options.prompt and options.prompt_path is None
+    prompts = [PLACEHOLDER_PROMPT] if is_placeholder else _prompts(options, settings)
     reasons: dict[str, str] = {}
     values = _call_values(model, call, settings, reasons)
     _check_size(values, call)
-    template = GenerationRequest(prompt=prompts[0], image_path=_images(call, settings), extra=extra, **values)
+    template = GenerationRequest(
+        prompt=prompts[0], image_path=_images(call, settings, may_lack_inputs), extra=extra, **values
+    )
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
         seeds = _seeds(options, index, len(prompts), settings)
@@ -108,11 +114,11 @@ def _seeds(options: SamplingOptions, index: int, num_prompts: int, settings: Set
     )
 
 
-def _images(call: CallDescription, settings: Settings) -> tuple[str, ...]:
+def _images(call: CallDescription, settings: Settings, may_lack: bool) -> tuple[str, ...]:
     images = settings.of(SamplingOptions).image_path
     if images and "image" not in call.parameters:
         raise RequestError("--image-path does not apply: this model takes no image", "leave it out")
-    if not images and "image" in call.required:
+    if not images and "image" in call.required and not may_lack:
         raise RequestError("this model starts from an image, and none is given", "give one with --image-path FILE")
     for image in images:
         if "://" not in image and not image.startswith("data:") and not Path(image).expanduser().is_file():

@@ -4,7 +4,7 @@ import json
 
 import click
 
-from sglang_core import PluginManager, SamplingOptions, Settings, SettingsCommand, pass_settings
+from sglang_core import PluginManager, Settings, SettingsCommand, pass_settings
 
 from .repeat import with_receipt
 
@@ -21,9 +21,7 @@ def explain(settings: Settings, as_json: bool) -> None:
 
     manager = click.get_current_context().ensure_object(PluginManager)
     settings = with_receipt(manager, settings)
-    if not settings.of(SamplingOptions).prompt and not settings.is_given("prompt_path"):
-        settings = settings.replace(prompt=("(no prompt given)",))
-    plan = plan_run(manager, settings).plan
+    plan = plan_run(manager, settings, may_lack_inputs=True).plan
     if as_json:
         click.echo(json.dumps(plan.to_json(), ensure_ascii=False))
         return

@@ -227,10 +227,11 @@ def test_alias_that_is_no_key_is_refused():
 class Distribution:
     """A distribution as importlib shows it."""
 
-    version = "2.0"
-
     def __init__(self, name):
         self.name = name
+
+    def read_text(self, file):
+        return f"Metadata-Version: 2.4\nName: {self.name}\nVersion: 2.0\n\nVersion: no header\n"
 
 
 def of(distribution, name, module):

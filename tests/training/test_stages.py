@@ -25,6 +25,7 @@ TRANSFORMER = TransformerConfig(
     batch_size=4,
     num_processes=1,
     num_first_chunks=1,
+    chunk_size=8,
     num_chunks=1,
     use_compile=False,
     max_steps=2,
