@@ -25,7 +25,7 @@ import json, sys, torch
 from diffusers import DiffusionPipeline
 folder, prompt, target = sys.argv[1:]
 values = json.load(open(folder + "/sglang.json"))
-pipeline = DiffusionPipeline.from_pretrained(folder, torch_dtype=torch.bfloat16)
+pipeline = DiffusionPipeline.from_pretrained(folder, dtype=torch.bfloat16)
 pipeline.set_progress_bar_config(disable=True)
 image = pipeline(prompt, negative_prompt=values["negative_prompt"], width=values["width"], height=values["height"],
     num_inference_steps=values["num_inference_steps"], true_cfg_scale=values["guidance_scale"],

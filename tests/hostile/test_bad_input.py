@@ -76,7 +76,7 @@ CASES = [
     pytest.param([*PROMPT, "--model-path", "./absent"], 4, ["absent"], id="missing model folder"),
     pytest.param([*PROMPT, "--model-path", "a/b/c"], 4, ["a/b/c"], id="not a model reference"),
     pytest.param([*PROMPT, "--model-path", ""], 4, ["model"], id="empty model path"),
-    pytest.param([*PROMPT, "--revision", "main"], 2, ["--revision"], id="revision of an embedded model"),
+    pytest.param([*PROMPT, "--revision", "main"], 4, ["main", "--revision"], id="revision of an embedded model"),
     pytest.param([*PROMPT, "--component-precisions", "unet=fp16"], 2, ["unet", "transformer"], id="no such component"),
     pytest.param([*PROMPT, "--cpu-offload-components", "vea"], 2, ["vea", "vae"], id="offload of no component"),
     pytest.param([*PROMPT, "--disable-plugin", "medai"], 2, ["medai", "media"], id="unknown plugin"),
@@ -84,7 +84,7 @@ CASES = [
     pytest.param([*PROMPT, "--output-path", "/dev/null/x"], 7, ["/dev/null"], id="a file where a folder belongs"),
     pytest.param([*PROMPT, "--output-path", "x" * 5000], 7, ["too long"], id="endless path"),
     pytest.param([*PROMPT, "--timeout-s", "0"], 2, ["timeout_s", "0"], id="no time"),
-    pytest.param([*PROMPT, "stray"], 2, ["stray"], id="stray word"),
+    pytest.param(["stray", *PROMPT], 2, ["stray"], id="stray word"),
 ]
 
 

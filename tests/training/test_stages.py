@@ -11,7 +11,8 @@ from diffusers import DiffusionPipeline
 from shapes_training.evaluation import evaluate, generate
 from shapes_training.export import Defaults, export
 from shapes_training.network import NetworkConfig, Velocity, create_text_encoder, create_transformer, encode_text
-from shapes_training.progress import AveragedWeights, TrainingClock, learning_rate
+from shapes_training.progress import AveragedWeights, TrainingClock, learning_rate, load_checkpoint
+from shapes_training.restore import restore
 from shapes_training.single_frame import as_frames, decode_unclamped, encode_mean, use_single_frame_convolutions
 from shapes_training.tokenizer import NUM_DROPPED_TOKENS, check_pipeline_template, create_tokenizer, tokenize
 from shapes_training.train_transformer import TransformerConfig, train_transformer
@@ -157,3 +158,17 @@ def test_average_follows_the_weights() -> None:
     average.copy_to(other)
 
     torch.testing.assert_close(other.weight, layer.weight)
+
+
+def test_training_goes_on_from_an_exported_model(exported: Path, tmp_path: Path) -> None:
+    restore(TRANSFORMER, VAE, exported, tmp_path)
+    train_transformer(TRANSFORMER, VAE, tmp_path)
+    state = load_checkpoint(tmp_path / "transformer.pt")
+    pipeline = DiffusionPipeline.from_pretrained(exported)
+
+    assert state is not None
+    assert state["step"] == TRANSFORMER.max_steps
+    name, before = next(iter(pipeline.transformer.named_parameters()))
+    torch.testing.assert_close(state["average"][f"transformer.{name}"], before.detach(), atol=0.01, rtol=0)
+    with pytest.raises(FileExistsError, match="--out"):
+        restore(TRANSFORMER, VAE, exported, tmp_path)

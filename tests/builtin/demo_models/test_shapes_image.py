@@ -104,7 +104,7 @@ def test_plain_diffusers_loads_it_and_draws_the_same_picture(generator: Generato
     plan = generator.plan
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     precision = {name: dtypes[part.precision.value] for name, part in plan.components.items() if part.precision.value}
-    pipeline = DiffusionPipeline.from_pretrained(MODEL, torch_dtype={"default": torch.float32, **precision})
+    pipeline = DiffusionPipeline.from_pretrained(MODEL, dtype={"default": torch.float32, **precision})
     pipeline.set_progress_bar_config(disable=True)
     image = pipeline(
         PROMPT,
