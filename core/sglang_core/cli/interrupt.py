@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM while a run goes on."""
 
 import logging
+import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -24,7 +26,7 @@ def cancel_on_signals(control: StepControl) -> Iterator[None]:
         control.cancel()
         if was_cancelled or not control.has_steps:
             raise KeyboardInterrupt  # no Exception: code that catches those must not go on
-        logger.warning("stopping after this step; press Ctrl-C again to stop at once")
+        _say("stopping after this step; press Ctrl-C again to stop at once")
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -32,3 +34,11 @@ def cancel_on_signals(control: StepControl) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _say(text: str) -> None:
+    """Log a warning from a signal handler; past the stream where the signal came in the middle of a write to it."""
+    try:
+        logger.warning("%s", text)
+    except RuntimeError:  # reentrant call
+        os.write(sys.stderr.fileno(), f"WARNING: {text}\n".encode())
