@@ -53,9 +53,12 @@ for every caption.
 ## How to use it
 
 ```python
+from importlib.resources import files
+
 from diffusers import DiffusionPipeline
 
-pipeline = DiffusionPipeline.from_pretrained("path/to/shapes-image")
+folder = files("sglang_plugins_builtin.demo_models") / "weights" / "shapes-image"
+pipeline = DiffusionPipeline.from_pretrained(str(folder))
 picture = pipeline(
     prompt="a small red circle above a blue square on a white background",
     negative_prompt=" ",
