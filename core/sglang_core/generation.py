@@ -13,7 +13,7 @@ from .engine.in_process import Engine
 from .errors import OutputError, RequestCancelledError
 from .events import EventListener, OutputSaved, RunEnded, RunStarted
 from .foreign_code import translated
-from .media import EncodingOptions
+from .media import EncodingOptions, Receipt
 from .options import Settings
 from .options.host import OutputOptions, RunOptions, SamplingOptions
 from .outputs import check_writable, open_atomic
@@ -64,8 +64,9 @@ def run_requests(
     for index, request in enumerate(plan.requests):
         started = time.monotonic()
         media = _with_request_fps(engine.run(request, control), request)
-        path = _save(manager, plan, request, media, index, control)
-        output = _describe(plan, request, media, path)
+        receipt = make_receipt(plan, request)
+        path = _save(manager, plan, media, receipt, index, control)
+        output = _describe(plan, request, media, receipt, path)
         if path is not None:
             control.emit(_saved_event(control, output, index, time.monotonic() - started))
         outputs.append(output)
@@ -86,8 +87,8 @@ def _with_request_fps(media: GeneratedMedia, request: GenerationRequest) -> Gene
 def _save(
     manager: PluginManager,
     plan: ExecutionPlan,
-    request: GenerationRequest,
     media: GeneratedMedia,
+    receipt: Receipt,
     index: int,
     control: StepControl,
 ) -> Path | None:
@@ -99,12 +100,12 @@ def _save(
     path = output.paths[index]
     remedy = "choose another file name extension"
     with control.stage("save"), open_atomic(path) as hidden, translated(encoder.name, OutputError, remedy, (OSError,)):
-        encoder.encode(media, hidden, options, make_receipt(plan, request))
+        encoder.encode(media, hidden, options, receipt)
     return path
 
 
 def _describe(
-    plan: ExecutionPlan, request: GenerationRequest, media: GeneratedMedia, path: Path | None
+    plan: ExecutionPlan, request: GenerationRequest, media: GeneratedMedia, receipt: Receipt, path: Path | None
 ) -> GenerationOutput:
     width, height = media.size
     return GenerationOutput(
@@ -116,7 +117,7 @@ def _describe(
         num_frames=media.num_frames,
         path=path,
         media=media if plan.settings.of(OutputOptions).return_frames else None,
-        receipt=make_receipt(plan, request),
+        receipt=receipt,
     )
 
 
