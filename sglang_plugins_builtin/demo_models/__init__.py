@@ -1,8 +1,15 @@
 """The models that come with the package."""
 
-from sglang_core import Check, ModelResolver, hookimpl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sglang_core import Check, hookimpl
 
 from .resolver import DemoResolver, check_embedded_models
+
+if TYPE_CHECKING:
+    from sglang_core import ModelResolver
 
 
 @hookimpl

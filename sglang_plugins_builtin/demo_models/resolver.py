@@ -1,20 +1,14 @@
 """Finds the models that lie inside this package."""
 
-from pathlib import Path
+from __future__ import annotations
 
-from sglang_core import (
-    SAMPLING_FILE,
-    Availability,
-    CheckResult,
-    FolderSource,
-    ModelNotFoundError,
-    ModelReference,
-    ModelSource,
-    SglangError,
-    closest,
-    describe_model,
-    read_json,
-)
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sglang_core import Availability, CheckResult, ModelNotFoundError, SglangError, closest
+
+if TYPE_CHECKING:
+    from sglang_core import FolderSource, ModelReference, ModelSource
 
 PREFIX = "demo/"
 WEIGHTS_FOLDER = Path(__file__).parent / "weights"
@@ -54,6 +48,8 @@ class DemoResolver:
         """
         if not reference.path.startswith(PREFIX):
             return None
+        from sglang_core import FolderSource  # only where a model is looked for
+
         names = self.names()
         if reference.path not in names:
             raise _unknown(reference.path, names)
@@ -82,6 +78,8 @@ def _unknown(name: str, names: list[str]) -> ModelNotFoundError:
 
 def _revision(source: FolderSource) -> str | None:
     """Return ``revision`` of the model's ``sglang.json``, the version of its weights."""
+    from sglang_core import SAMPLING_FILE, read_json  # as above
+
     if SAMPLING_FILE not in source.files():
         return None
     revision = read_json(source, SAMPLING_FILE).get("revision")
@@ -90,6 +88,8 @@ def _revision(source: FolderSource) -> str | None:
 
 def check_embedded_models(resolver: DemoResolver | None = None) -> CheckResult:
     """Read the configuration and the weight headers of every embedded model."""
+    from sglang_core import ModelReference, describe_model  # as above
+
     resolver = resolver or DemoResolver()
     availability = resolver.probe()
     if not availability.is_available:

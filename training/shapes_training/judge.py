@@ -40,13 +40,14 @@ MAX_PLACE_ERROR = 12.0
 
 @dataclass(frozen=True)
 class Found:
-    """A region of the picture: what it looks like and where it is (in 128ths of the picture)."""
+    """A region of the picture: what it looks like, where it is and its radius (in 128ths of the picture)."""
 
     colour: Colour | None
     shape: Shape | None
     size: Size
     x: float
     y: float
+    radius: float
 
 
 @dataclass(frozen=True)
@@ -162,6 +163,7 @@ def _describe(
         size=min(RADII, key=lambda size: abs(RADII[size] - radius)),
         x=float(columns[0] + columns[-1] + 1) / 2 / scale,
         y=float(rows[0] + rows[-1] + 1) / 2 / scale,
+        radius=radius,
     )
 
 

@@ -26,8 +26,10 @@ the package draws itself; no foreign data and no foreign weights were used. `tox
   {dim}, `AutoencoderKLQwenImage` with base width {base_dim}, and a `Qwen2_5_VLForConditionalGeneration` text encoder
   with {num_text_layers} layers of width {text_dim} whose vision tower is a stub.
 - The autoencoder learned to compress the drawn pictures, with more weight on edges.
-- The transformer and the text encoder learned together by flow matching, with a tenth of the captions left out,
-  so that classifier-free guidance works.
+- The text encoder first learned, on its own, to say what is where in a caption; that keeps colours, shapes and
+  sizes with the right noun.
+- Then the transformer and the text encoder learned together by flow matching, with a tenth of the captions left
+  out, so that classifier-free guidance works.
 
 ## What it can do
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,8 +21,9 @@ class Gradients:
         self._vector = torch.zeros(sum(sizes) + num_numbers)
         *parts, self._numbers = torch.split(self._vector, [*sizes, num_numbers])
         for parameter, part in zip(parameters, parts, strict=True):
-            # Backward passes add to a gradient that exists already, hence into the vector.
-            parameter.grad = part.view_as(parameter)
+            # Backward passes add to a gradient that exists already, hence into the vector. Fused
+            # optimizers read memory in order, so that the strides have to be those of the parameter.
+            parameter.grad = part.as_strided(parameter.shape, parameter.stride())
         self._gradients = self._vector[: sum(sizes)]
 
     def reset(self) -> None:
@@ -61,6 +63,7 @@ def run_processes(count: int, folder: Path, work: Callable[[int], None]) -> None
 
 
 def _run(rank: int, count: int, meeting: Path, work: Callable[[int], None]) -> None:
+    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(asctime)s %(message)s")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
     try:

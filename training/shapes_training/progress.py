@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -60,11 +59,6 @@ class AveragedWeights:
         """Replace the parameters of ``module`` by the average."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.weights[name])
-
-
-def make_optimizer(parameters: Iterable[nn.Parameter], peak: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with the fused CPU kernel; a shorter memory than usual because runs are short."""
-    return torch.optim.AdamW(parameters, lr=peak, betas=(0.9, 0.95), weight_decay=weight_decay, fused=True)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

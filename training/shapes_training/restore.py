@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from diffusers import QwenImagePipeline
 from torch import nn
 
-from .progress import AveragedWeights, make_optimizer, save_checkpoint
+from .progress import AveragedWeights, save_checkpoint
 from .train_transformer import CHECKPOINT as TRANSFORMER_CHECKPOINT
 from .train_transformer import TextToImage, TransformerConfig
 from .train_vae import CHECKPOINT as VAE_CHECKPOINT
@@ -21,24 +22,41 @@ def restore(config: TransformerConfig, vae_config: VaeConfig, folder: Path, out:
 
     :raises FileExistsError: if ``out`` has checkpoints already.
     """
+    write_checkpoints(
+        lambda: QwenImagePipeline.from_pretrained(folder),
+        lambda tokenizer: TextToImage(config.network, tokenizer, vae_config.z_dim),
+        out,
+        vae_minutes=vae_config.minutes,
+        num_chunks=config.num_first_chunks,
+    )
+
+
+def write_checkpoints(
+    load: Callable[[], Any], make_model: Callable[[Any], nn.Module], out: Path, *, vae_minutes: float, **extra: int
+) -> None:
+    """Write the checkpoints of the autoencoder and the transformer.
+
+    :param load: makes the exported pipeline.
+    :param make_model: makes what the transformer's stage trains, from the tokenizer.
+    :param vae_minutes: training time of the autoencoder.
+    :param extra: what else the transformer's checkpoint keeps.
+    :raises FileExistsError: if ``out`` has checkpoints already.
+    """
     for name in (VAE_CHECKPOINT, TRANSFORMER_CHECKPOINT):
         if (out / name).exists():
             raise FileExistsError(f"{out / name} is there already: name another folder with --out")
-    pipeline: Any = QwenImagePipeline.from_pretrained(folder)
-    vae_state = {"vae": pipeline.vae.state_dict(), **_beginning(pipeline.vae, vae_config.peak_learning_rate, 0.0)}
+    pipeline = load()
     # The autoencoder is finished: its time counts as used.
-    save_checkpoint(out / VAE_CHECKPOINT, {**vae_state, "used_s": 60.0 * vae_config.minutes})
-    model = TextToImage(config.network, pipeline.tokenizer, vae_config.z_dim)
+    vae_state = {"vae": pipeline.vae.state_dict(), **_beginning(pipeline.vae), "used_s": 60.0 * vae_minutes}
+    save_checkpoint(out / VAE_CHECKPOINT, vae_state)
+    model: Any = make_model(pipeline.tokenizer)
     model.transformer.load_state_dict(pipeline.transformer.state_dict())
     model.text_encoder.load_state_dict(pipeline.text_encoder.state_dict())
     pipeline.tokenizer.save_pretrained(out / "tokenizer")
     latents = {name: torch.tensor(getattr(pipeline.vae.config, name)) for name in ("latents_mean", "latents_std")}
-    state = {"model": model.state_dict(), **_beginning(model, config.peak_learning_rate, 0.01), **latents}
-    save_checkpoint(out / TRANSFORMER_CHECKPOINT, {**state, "num_chunks": config.num_first_chunks, "used_s": 0.0})
+    state = {"model": model.state_dict(), **_beginning(model), **latents, **extra, "used_s": 0.0}
+    save_checkpoint(out / TRANSFORMER_CHECKPOINT, state)
 
 
-def _beginning(module: nn.Module, peak_learning_rate: float, weight_decay: float) -> dict[str, Any]:
-    parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(parameters, peak_learning_rate, weight_decay)
-    average = AveragedWeights(module, decay=0.0)
-    return {"average": average.weights, "optimizer": optimizer.state_dict(), "step": 0}
+def _beginning(module: nn.Module) -> dict[str, Any]:
+    return {"average": AveragedWeights(module, decay=0.0).weights, "step": 0}

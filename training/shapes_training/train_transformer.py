@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from transformers import Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from .captions import EMPTY_CAPTION, canonical_caption, free_caption
 from .drawing import Scene
 from .latent_bank import LatentBank
+from .naming import load_trained_text
 from .network import (
     NetworkConfig,
     Velocity,
@@ -26,15 +28,9 @@ from .network import (
     encode_text,
     pack,
 )
-from .parallel import Gradients, run_processes, share
-from .progress import (
-    AveragedWeights,
-    TrainingClock,
-    learning_rate,
-    load_checkpoint,
-    make_optimizer,
-    save_checkpoint,
-)
+from .optimizers import Optimizers
+from .parallel import run_processes, share
+from .stage import Stage, load_average, read_trained
 from .tokenizer import NUM_DROPPED_TOKENS, NUM_END_TOKENS, prepare_tokenizer, tokenize
 from .train_vae import VaeConfig, load_trained_vae
 
@@ -101,90 +97,60 @@ def train_transformer(config: TransformerConfig, vae_config: VaeConfig, out: Pat
 
 
 def _train(config: TransformerConfig, vae_config: VaeConfig, out: Path, rank: int) -> None:
-    logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(asctime)s %(message)s")
     torch.manual_seed(config.seed)
-    path = out / CHECKPOINT
     tokenizer = prepare_tokenizer(out / "tokenizer")
     model = TextToImage(config.network, tokenizer, vae_config.z_dim)
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = make_optimizer(parameters, config.peak_learning_rate, weight_decay=0.01)
-    average = AveragedWeights(model, decay=0.999)
-    clock, step, num_chunks = TrainingClock(config.minutes), 0, config.num_first_chunks
-    state = load_checkpoint(path)
-    if state is not None:
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.weights = state["average"]
-        clock, step = TrainingClock(config.minutes, state["used_s"]), state["step"]
-        num_chunks = state["num_chunks"]
-        logger.info("transformer: going on from step %d", step)
+    if text_weights := load_trained_text(out):
+        model.text_encoder.load_state_dict(text_weights)
+    optimizers = Optimizers.of(model, config.peak_learning_rate, weight_decay=0.01)
+    stage = Stage("transformer", out / CHECKPOINT, model, optimizers, config, keys=("model", "adamw"), decay=0.999)
     # Every process draws, and remembers, pictures of its own.
-    torch.manual_seed(1000 * step + rank)
-    rng = np.random.default_rng((config.seed, 2, step, rank))
-    vae = load_trained_vae(vae_config, out)
-    bank = LatentBank(
-        vae,
-        out / "latents",
-        seed=10 * config.seed + rank,
-        chunk_size=config.chunk_size,
-        use_compile=config.use_compile,
-    )
-    while bank.num_chunks < num_chunks:
-        bank.add_chunk()
+    torch.manual_seed(1000 * stage.step + rank)
+    rng = np.random.default_rng((config.seed, 2, stage.step, rank))
+    bank, mean, std = _prepare_latents(config, vae_config, out, rank, stage.state)
     logger.info("transformer: %d pictures encoded", len(bank))
-    mean, std = bank.statistics() if state is None else (state["latents_mean"], state["latents_std"])
-    mean, std = share(mean), share(std)
     velocity = Velocity(model.transformer, GRID, config.network.num_text_tokens)
     if config.use_compile:
         # The blocks are alike: one compilation serves all of them.
         for block in model.transformer.transformer_blocks:
             block.compile()
-    gradients = Gradients(parameters, num_numbers=2)
     count = max(1, config.batch_size // config.num_processes)
-    losses: list[float] = []
-    last_step = None if config.max_steps is None else step + config.max_steps
-    fraction = clock.tick()
-    while fraction < 1.0 and step != last_step:
-        if step % config.steps_per_chunk == 0 and bank.num_chunks < config.num_chunks:
+
+    def compute(fraction: float) -> tuple[torch.Tensor, list[float]]:
+        if stage.step % config.steps_per_chunk == 0 and bank.num_chunks < config.num_chunks:
             bank.add_chunk()
         indices = rng.integers(len(bank), size=count).tolist()
         latents = pack((bank.pick(indices) - mean[:, None, None]) / std[:, None, None])
         captions = [_training_caption(config, tokenizer, bank.scenes[index], rng) for index in indices]
-        gradients.reset()
         with torch.autocast("cpu", torch.bfloat16, enabled=config.use_bfloat16):
             loss = _flow_matching_loss(model, velocity, tokenizer, latents, captions, config.network)
-        torch.autograd.backward(loss)
-        # The clocks are averaged as well, so that all processes agree on rate and end.
-        mean_loss, fraction = gradients.average((loss.item(), clock.tick()), max_norm=1.0)
-        optimizer.param_groups[0]["lr"] = learning_rate(fraction, step, config.peak_learning_rate, 200)
-        optimizer.step()
-        step += 1
-        losses.append(mean_loss)
-        if rank > 0:
-            continue
-        average.update(model, step)
-        if step % 50 == 0:
-            logger.info(
-                "transformer: step %d, %.0f s, loss %.4f, %d pictures",
-                step,
-                clock.used_s,
-                float(np.mean(losses[-50:])),
-                len(bank) * config.num_processes,
-            )
-        if step % 250 == 0 or fraction >= 1.0 or step == last_step:
-            save_checkpoint(
-                path,
-                {
-                    "model": model.state_dict(),
-                    "average": average.weights,
-                    "optimizer": optimizer.state_dict(),
-                    "latents_mean": mean,
-                    "latents_std": std,
-                    "num_chunks": bank.num_chunks,
-                    "used_s": clock.used_s,
-                    "step": step,
-                },
-            )
+        return loss, [loss.item()]
+
+    def report(recent: Sequence[Sequence[float]]) -> str:
+        return f"loss {np.mean(recent):.4f}, {len(bank) * config.num_processes} pictures"
+
+    def extra() -> dict[str, Any]:
+        return {"latents_mean": mean, "latents_std": std, "num_chunks": bank.num_chunks}
+
+    stage.run(compute, report, num_warmup_steps=200, num_numbers=1, rank=rank, extra=extra)
+
+
+def _prepare_latents(
+    config: TransformerConfig, vae_config: VaeConfig, out: Path, rank: int, state: dict[str, Any] | None
+) -> tuple[LatentBank, torch.Tensor, torch.Tensor]:
+    """The latents with the mean and standard deviation of their channels, which all processes share."""
+    bank = LatentBank(
+        load_trained_vae(vae_config, out),
+        out / "latents",
+        seed=10 * config.seed + rank,
+        chunk_size=config.chunk_size,
+        use_compile=config.use_compile,
+    )
+    num_chunks = config.num_first_chunks if state is None else state["num_chunks"]
+    while bank.num_chunks < num_chunks:
+        bank.add_chunk()
+    mean, std = bank.statistics() if state is None else (state["latents_mean"], state["latents_std"])
+    return bank, share(mean), share(std)
 
 
 def _training_caption(
@@ -220,13 +186,8 @@ def load_trained_model(
     config: NetworkConfig, latent_channels: int, out: Path
 ) -> tuple[TextToImage, Qwen2Tokenizer, dict[str, Any]]:
     """The averaged weights of the last checkpoint, the tokenizer, and the checkpoint itself."""
-    state = load_checkpoint(out / CHECKPOINT)
-    if state is None:
-        raise FileNotFoundError(f"no trained transformer in {out}: run the stage 'transformer' first")
+    state = read_trained(out / CHECKPOINT, "transformer", "transformer")
     tokenizer = prepare_tokenizer(out / "tokenizer")
     model = TextToImage(config, tokenizer, latent_channels)
-    model.load_state_dict(state["model"])
-    average = AveragedWeights(model, decay=0.0)
-    average.weights = state["average"]
-    average.copy_to(model)
+    load_average(model, "model", state)
     return model.eval(), tokenizer, state

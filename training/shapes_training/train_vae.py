@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,9 @@ from diffusers.models.autoencoders.autoencoder_kl_qwenimage import (
 from numpy.typing import NDArray
 
 from .drawing import draw, layout, random_scene
-from .progress import (
-    AveragedWeights,
-    TrainingClock,
-    learning_rate,
-    load_checkpoint,
-    make_optimizer,
-    save_checkpoint,
-)
+from .optimizers import Optimizers
 from .single_frame import as_frames, decode_unclamped, encode_mean, use_single_frame_convolutions
-
-logger = logging.getLogger(__name__)
+from .stage import Stage, load_average, read_trained
 
 CHECKPOINT = "vae.pt"
 
@@ -124,39 +116,18 @@ class _Autoencode(torch.nn.Module):
         return decode_unclamped(self.vae, mean + noise), mean
 
 
-def train_vae(config: VaeConfig, out: Path) -> AutoencoderKLQwenImage:
-    """Train, or go on training, until the time is used up; return the averaged model."""
+def train_vae(config: VaeConfig, out: Path) -> None:
+    """Train, or go on training, until the time is used up; the result is the checkpoint."""
     torch.manual_seed(config.seed)
-    path = out / CHECKPOINT
     vae = create_vae(config)
     use_single_frame_convolutions(vae)
-    average = AveragedWeights(vae, decay=0.998)
-    optimizer = make_optimizer(vae.parameters(), config.peak_learning_rate, weight_decay=0.0)
-    clock, step = TrainingClock(config.minutes), 0
-    if state := load_checkpoint(path):
-        vae.load_state_dict(state["vae"])
-        optimizer.load_state_dict(state["optimizer"])
-        average.weights = state["average"]
-        clock, step = TrainingClock(config.minutes, state["used_s"]), state["step"]
-        logger.info("autoencoder: going on from step %d", step)
-    rng = np.random.default_rng((config.seed, step))
+    optimizers = Optimizers([], list(vae.parameters()), config.peak_learning_rate, weight_decay=0.0)
+    stage = Stage("autoencoder", out / CHECKPOINT, vae, optimizers, config, keys=("vae", "optimizer"), decay=0.998)
+    rng = np.random.default_rng((config.seed, stage.step))
     autoencode = _Autoencode(vae)
     compiled = torch.compile(autoencode) if config.use_compile else autoencode
 
-    def save() -> None:
-        save_checkpoint(
-            path,
-            {
-                "vae": vae.state_dict(),
-                "average": average.weights,
-                "optimizer": optimizer.state_dict(),
-                "used_s": clock.used_s,
-                "step": step,
-            },
-        )
-
-    last_step = None if config.max_steps is None else step + config.max_steps
-    while (fraction := clock.tick()) < 1.0 and step != last_step:
+    def compute(fraction: float) -> tuple[torch.Tensor, list[float]]:
         is_whole = fraction > 1.0 - config.whole_picture_fraction
         size, count = (128, max(1, config.batch_size // 4)) if is_whole else (64, config.batch_size)
         frames = as_frames(torch.from_numpy(draw_crops(rng, count, size)))
@@ -166,40 +137,19 @@ def train_vae(config: VaeConfig, out: Path) -> AutoencoderKLQwenImage:
         output, mean = (autoencode if is_whole else compiled)(frames, noise)
         error = reconstruction_loss(output[:, :, 0], frames[:, :, 0])
         loss = error + 1e-3 * mean.square().mean()
-        optimizer.param_groups[0]["lr"] = learning_rate(fraction, step, config.peak_learning_rate)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
-        optimizer.step()
-        average.update(vae, step)
-        step += 1
-        if step % 50 == 0:
-            l1 = (output - frames).abs().mean().item()
-            scale = mean.std().item()
-            logger.info(
-                "autoencoder: step %d, %.0f s, loss %.4f, L1 %.4f, latents %.2f",
-                step,
-                clock.used_s,
-                error.item(),
-                l1,
-                scale,
-            )
-        if step % 250 == 0:
-            save()
-    save()
-    average.copy_to(vae)
-    return vae
+        return loss, [error.item(), (output - frames).abs().mean().item(), mean.std().item()]
+
+    def report(recent: Sequence[Sequence[float]]) -> str:
+        error, l1, scale = recent[-1]
+        return f"loss {error:.4f}, L1 {l1:.4f}, latents {scale:.2f}"
+
+    stage.run(compute, report, num_warmup_steps=100, num_numbers=3)
 
 
 def load_trained_vae(config: VaeConfig, out: Path) -> AutoencoderKLQwenImage:
     """The averaged weights of the last checkpoint, with single-frame convolutions."""
-    state = load_checkpoint(out / CHECKPOINT)
-    if state is None:
-        raise FileNotFoundError(f"no trained autoencoder in {out}: run the stage 'vae' first")
+    state = read_trained(out / CHECKPOINT, "autoencoder", "vae")
     vae = create_vae(config)
-    vae.load_state_dict(state["vae"])
-    average = AveragedWeights(vae, decay=0.0)
-    average.weights = state["average"]
-    average.copy_to(vae)
+    load_average(vae, "vae", state)
     use_single_frame_convolutions(vae)
     return vae.eval()

@@ -22,9 +22,9 @@ pytestmark = pytest.mark.model
 MODEL = WEIGHTS_FOLDER / "shapes-image"
 PROMPT = "a small red circle above a blue square on a white background"
 MAX_WEIGHTS_BYTES = 24_000_000
-#: Of the fixed 24 captions. The weights are not trained out: outlines and sizes are still wrong more often than not, so
-#: only what they have learned is held here, two below what was measured, because processors round differently.
-MIN_RIGHT = {"background": 22, "count": 20, "position": 19}
+#: Of the fixed 24 captions, entirely right; all were when it was trained. One may go wrong on a processor that rounds
+#: differently.
+MIN_RIGHT = 23
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +45,15 @@ def test_weights_are_small_enough_to_ship() -> None:
     assert sum(path.stat().st_size for path in MODEL.rglob("*.safetensors")) <= MAX_WEIGHTS_BYTES
 
 
-def test_held_out_captions_are_drawn_as_far_as_it_has_learned(generator: Generator) -> None:
-    verdicts = [
-        judge(picture(generator, caption, seed=seed), scene)
+def test_held_out_captions_are_drawn_as_they_say(generator: Generator) -> None:
+    verdicts = {
+        caption: judge(picture(generator, caption, seed=seed), scene)
         for seed, (caption, scene) in enumerate(held_out_captions(24))
-    ]
+    }
 
-    right = {name: sum(getattr(verdict, name) for verdict in verdicts) for name in MIN_RIGHT}
-    assert all(right[name] >= least for name, least in MIN_RIGHT.items()), right
+    wrong = [caption for caption, verdict in verdicts.items() if not verdict.passed]
+    assert len(verdicts) == 24
+    assert len(wrong) <= 24 - MIN_RIGHT, wrong
 
 
 def test_same_seed_same_picture_and_another_seed_another_one(generator: Generator) -> None:
@@ -84,22 +85,27 @@ def test_guidance_matters(generator: Generator) -> None:
 
 
 def test_negative_prompt_keeps_the_picture_away_from_it(generator: Generator) -> None:
-    """Without words for the colour the model chooses one; the negative prompt takes red out of the choice."""
-    prompt, redness = "a large circle on a white background", {}
-    for negative in (" ", "red"):
-        frames = [picture(generator, prompt, negative_prompt=negative, seed=seed) for seed in range(6)]
-        inside = np.stack([frame[56:72, 56:72].reshape(-1, 3).mean(axis=0) for frame in frames])
-        redness[negative] = float((inside[:, 0] - inside[:, 1:].mean(axis=1)).mean())
+    """Without a word for the colour red is among what is drawn; the negative prompt takes it out."""
+    prompt, red = "a large circle on a white background", {}
+    for negative in (" ", "a red circle"):
+        frames = [
+            picture(generator, prompt, negative_prompt=negative, guidance_scale=5.0, seed=seed) for seed in range(3)
+        ]
+        pixels = np.stack(frames).astype(int)
+        red[negative] = ((pixels[..., 0] > 150) & (pixels[..., 1] < 90) & (pixels[..., 2] < 110)).mean()
 
-    assert redness["red"] < redness[" "]
+    assert red[" "] > 0.003
+    assert red["a red circle"] < red[" "] / 5
 
 
-def test_plain_diffusers_loads_it_and_draws_the_same_picture(generator: Generator) -> None:
+def test_plain_diffusers_loads_it_and_draws_the_same_picture() -> None:
     import torch
     from diffusers import DiffusionPipeline
 
     defaults = json.loads((MODEL / "sglang.json").read_text())
-    plan = generator.plan
+    manager = create_plugin_manager(only_built_ins=True)
+    ours = Generator.from_pretrained("demo/shapes-image", manager=manager, backend="diffusers", save_output=False)
+    plan = ours.plan
     dtypes = {"fp32": torch.float32, "bf16": torch.bfloat16}
     precision = {name: dtypes[part.precision.value] for name, part in plan.components.items() if part.precision.value}
     pipeline = DiffusionPipeline.from_pretrained(MODEL, dtype={"default": torch.float32, **precision})
@@ -114,7 +120,8 @@ def test_plain_diffusers_loads_it_and_draws_the_same_picture(generator: Generato
         generator=torch.Generator().manual_seed(7),
     ).images[0]
 
-    np.testing.assert_array_equal(picture(generator, seed=7), np.asarray(image))
+    with ours:
+        np.testing.assert_array_equal(picture(ours, seed=7), np.asarray(image))
 
 
 def test_cancelled_run_stops_within_a_step_and_the_next_one_is_whole(generator: Generator) -> None:
