@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body[: len(body) // 2])
             self.wfile.flush()
             self.hub.is_held.set()
-            self.hub.hold[path].wait(30)
+            self.hub.hold[path].wait(120)
             body = body[len(body) // 2 :]
         self.wfile.write(body)
 

@@ -1,5 +1,5 @@
 """``python -m sglang_core`` is the ``sglang`` command."""
 
-from .cli import main
+from .cli.process import run
 
-main()
+run()

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping
 
-from .devices import PRECISION_BYTES, default_precision
+from .devices import default_precision
 from .errors import ConfigError
+from .memory_plans import loaded_bytes
 from .models import ComponentDescription, ModelDescription
 from .options import Settings
 from .options.host import ExecutionOptions, OffloadOptions
 from .planning_types import Choice, ComponentPlan
 from .registry import unknown_name
-from .safetensors_header import DTYPE_BYTES
 
 #: Groups of components by the beginning of their names, from the most to the least particular.
 GROUPS: Mapping[str, tuple[str, ...]] = {
@@ -46,23 +46,9 @@ def plan_components(model: ModelDescription, settings: Settings, device: str) ->
             class_name=component.class_name,
             precision=precision,
             residency=residency,
-            num_bytes=_num_bytes(component, precision.value),
+            num_bytes=loaded_bytes(component, precision.value),
         )
     return plans
-
-
-def _num_bytes(component: ComponentDescription, precision: str | None) -> int:
-    """Return the size of the weights in a precision; floating-point values change size, others keep theirs."""
-    total = 0
-    for file in component.weights:
-        if not file.parameters_by_dtype:
-            total += file.num_bytes
-        for dtype, count in file.parameters_by_dtype.items():
-            is_float = dtype in {"fp64", "fp32", "fp16", "bf16"}
-            total += count * (
-                PRECISION_BYTES.get(precision or "", 4) if is_float else DTYPE_BYTES.get(dtype.upper(), 1)
-            )
-    return total
 
 
 def _precision(

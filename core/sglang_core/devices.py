@@ -1,17 +1,23 @@
 """Devices and precisions, as far as they can be told without importing torch."""
 
+import ctypes
 import importlib.util
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 
+from attrs import frozen
+
 from .errors import UnavailableError
+from .memory import free_device_bytes
 from .planning_types import Choice
 
 #: Bytes of one value in each precision.
 PRECISION_BYTES: Mapping[str, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
+#: ``CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR`` and ``_MINOR`` of cuda.h.
+_CAPABILITY_ATTRIBUTES = (75, 76)
 _DRIVERS = {
     "cuda": "install the NVIDIA driver (or ROCm) and a torch build for it, or use --device cpu",
     "xpu": "install Intel's compute runtime and a torch build for it, or use --device cpu",
@@ -19,17 +25,31 @@ _DRIVERS = {
 }
 
 
-def choose_device(wanted: str) -> Choice[str]:
+@frozen(kw_only=True)
+class Machine:
+    """What planning asks about the machine; a test may plan for another one."""
+
+    has_device: Callable[[str], bool]
+    #: Free memory of a device in bytes, ``None`` where that can not be told.
+    free_bytes: Callable[[str], int | None]
+
+
+def this_machine() -> Machine:
+    """Return the machine that this process runs on."""
+    return Machine(has_device=has_device, free_bytes=free_device_bytes)
+
+
+def choose_device(wanted: str, machine: Machine) -> Choice[str]:
     """Return the device to run on; ``auto`` takes the first of cuda, mps, xpu that the machine has, else cpu.
 
     :raises UnavailableError: if a device was asked for by name that this machine does not have.
     """
     if wanted == "auto":
         for device in ("cuda", "mps", "xpu"):
-            if has_device(device):
+            if machine.has_device(device):
                 return Choice(value=device, reason=f"the first accelerator found ({device})", is_automatic=True)
         return Choice(value="cpu", reason="no accelerator found", is_automatic=True)
-    if wanted != "cpu" and not has_device(wanted):
+    if wanted != "cpu" and not machine.has_device(wanted):
         raise UnavailableError(f"--device {wanted}: this machine has no {wanted} device", _DRIVERS[wanted])
     return Choice(value=wanted, reason="--device", is_automatic=False)
 
@@ -55,6 +75,34 @@ def _has_library(name: str) -> bool:
     from ctypes.util import find_library  # it starts a compiler on some systems, so only where needed
 
     return find_library(name) is not None
+
+
+@cache
+def compute_capability() -> tuple[int, int] | None:
+    """Return the lowest CUDA compute capability of the visible devices, ``None`` where there is none.
+
+    Asked of the driver itself; ``CUDA_VISIBLE_DEVICES`` counts. No context is made on a device, but a process that
+    asked must start others by spawning, not by forking.
+    """
+    try:
+        driver = ctypes.CDLL("nvcuda.dll" if sys.platform == "win32" else "libcuda.so.1")
+    except OSError:
+        return None
+    count = ctypes.c_int()
+    if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0:
+        return None
+    found = [_capability_of(driver, index) for index in range(count.value)]
+    return min((capability for capability in found if capability is not None), default=None)
+
+
+def _capability_of(driver: ctypes.CDLL, index: int) -> tuple[int, int] | None:
+    device, numbers = ctypes.c_int(), (ctypes.c_int(), ctypes.c_int())
+    if driver.cuDeviceGet(ctypes.byref(device), index) != 0:
+        return None
+    for number, attribute in zip(numbers, _CAPABILITY_ATTRIBUTES, strict=True):
+        if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device) != 0:
+            return None
+    return numbers[0].value, numbers[1].value
 
 
 @cache

@@ -5,6 +5,7 @@
     SglangError
     ├── ConfigError              a setting: unknown, of the wrong type, out of range
     ├── RequestError             a request that this model or plan cannot serve
+    │   └── ConflictError        a request that contradicts an earlier one
     ├── PluginError              a plugin that does not load, or two that disagree
     ├── ModelNotFoundError       a model reference that leads nowhere
     ├── ModelLoadError           a model folder or its weights that cannot be used
@@ -38,6 +39,10 @@ class ConfigError(SglangError):
 
 class RequestError(SglangError):
     """A request that this model, backend or plan cannot serve."""
+
+
+class ConflictError(RequestError):
+    """A request that contradicts an earlier one, for example by using its idempotency key for something else."""
 
 
 class PluginError(SglangError):

@@ -14,9 +14,9 @@ import socket
 import threading
 import time
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attrs import frozen
 
@@ -31,6 +31,7 @@ _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _CHUNK_BYTES = 64 * 1024
 _NAT64 = (ipaddress.IPv6Network("64:ff9b::/96"), ipaddress.IPv6Network("64:ff9b:1::/48"))
 _LONGEST_SHOWN = 120
+T = TypeVar("T")
 
 
 @frozen(kw_only=True)
@@ -87,6 +88,42 @@ def fetch(url: str, limits: FetchLimits | None = None, *, allow: Sequence[str] |
     raise RequestError(f"{shown} redirects more than {limits.max_redirects} times", "give the final address")
 
 
+def post(
+    url: str,
+    body: bytes,
+    headers: Mapping[str, str],
+    *,
+    timeout_s: float = 15.0,
+    allow: Sequence[str] | None = None,
+) -> int:
+    """Send a body to an ``http`` or ``https`` URL and return the status of the answer. Redirects are not followed.
+
+    :param allow: as for :func:`fetch`.
+    :raises RequestError: if the URL leads to an address that is not public, or nobody answers in time.
+    """
+    permitted = _Permitted(allowed_from_environment() if allow is None else allow)
+    shown = shown_reference(url)
+    message = _Message("POST", body, {"User-Agent": "sglang", **headers})
+    deadline = time.monotonic() + timeout_s
+    return _exchange(
+        _parse(url, shown), permitted, deadline, timeout_s, shown, message, lambda answer: int(answer.status)
+    )
+
+
+def check_address(url: str, *, allow: Sequence[str] | None = None) -> None:
+    """Refuse a URL that can be seen to lead to a place that is not public, without asking the network.
+
+    :raises RequestError: if it is no ``http`` or ``https`` URL, carries a password, or its host is such an address.
+    """
+    target = _parse(url, shown_reference(url))
+    try:
+        address = ipaddress.ip_address(target.host)
+    except ValueError:  # a name: what it means is looked up when it is used
+        return
+    permitted = _Permitted(allowed_from_environment() if allow is None else allow)
+    _check_public(address, target.host, permitted, shown_reference(url))
+
+
 def allowed_from_environment() -> tuple[str, ...]:
     """Return the hosts and networks of ``SGLANG_FETCH_ALLOW``."""
     return tuple(filter(None, (entry.strip() for entry in os.environ.get(ALLOW_VARIABLE, "").split(","))))
@@ -112,6 +149,15 @@ class _Target:
     host: str
     port: int
     path: str
+
+
+@frozen
+class _Message:
+    """What one request sends, beside its address."""
+
+    method: str
+    body: bytes | None
+    headers: Mapping[str, str]
 
 
 class _Permitted:
@@ -160,6 +206,26 @@ def _parse(url: str, shown: str) -> _Target:
 
 def _visit(target: _Target, permitted: _Permitted, limits: FetchLimits, deadline: float, shown: str) -> bytes | str:
     """Make one request; return the body, or where it redirects to."""
+    headers = {"User-Agent": "sglang", "Accept": "*/*", "Accept-Encoding": "identity"}
+
+    def read(answer: "http.client.HTTPResponse") -> bytes | str:
+        if answer.status in _REDIRECTS:
+            return answer.headers.get("Location") or ""
+        return _read_body(answer, limits, shown)
+
+    return _exchange(target, permitted, deadline, limits.timeout_s, shown, _Message("GET", None, headers), read)
+
+
+def _exchange(
+    target: _Target,
+    permitted: _Permitted,
+    deadline: float,
+    timeout_s: float,
+    shown: str,
+    message: _Message,
+    read: "Callable[[http.client.HTTPResponse], T]",
+) -> T:
+    """Send one message and return what ``read`` makes of the answer."""
     import http.client  # with ssl and email a tenth of the time that --help may take, so only here
 
     sock = _connect(target, permitted, deadline, shown)
@@ -171,20 +237,15 @@ def _visit(target: _Target, permitted: _Permitted, limits: FetchLimits, deadline
     try:
         connection = http.client.HTTPConnection(target.host, target.port)
         held[0] = connection.sock = _secured(sock, target)
-        headers = {"User-Agent": "sglang", "Accept": "*/*", "Accept-Encoding": "identity"}
-        connection.request("GET", target.path, headers=headers)
+        connection.request(message.method, target.path, body=message.body, headers=dict(message.headers))
         with connection.getresponse() as answer:
-            if answer.status in _REDIRECTS:
-                return answer.headers.get("Location") or ""
-            body = _read_body(answer, limits, shown)
+            result = read(answer)
         if time.monotonic() >= deadline:  # hung up on: a body of unknown length looks complete then
             raise TimeoutError
-        return body
+        return result
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= deadline or isinstance(error, TimeoutError):
-            raise RequestError(
-                f"{shown} takes longer than {limits.timeout_s:g} s", "try again, or give a file"
-            ) from error
+            raise RequestError(f"{shown} takes longer than {timeout_s:g} s", "try again, or give a file") from error
         raise RequestError(f"{shown} can not be fetched: {error}", "check the address") from error
     finally:
         timer.cancel()
@@ -204,12 +265,7 @@ def _connect(target: _Target, permitted: _Permitted, deadline: float, shown: str
         raise RequestError(f"{shown}: the host {target.host!r} is not found", "check the address") from error
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     for text in addresses:
-        address = ipaddress.ip_address(text.partition("%")[0])
-        if not _is_public(address) and not permitted.covers(target.host, address):
-            raise RequestError(
-                f"{shown}: {target.host} is {address}, which is not a public address",
-                f"give a public URL or a file; an operator can allow the host with {ALLOW_VARIABLE}",
-            )
+        _check_public(ipaddress.ip_address(text.partition("%")[0]), target.host, permitted, shown)
     problem: OSError | None = None
     for text in addresses:
         try:
@@ -220,6 +276,14 @@ def _connect(target: _Target, permitted: _Permitted, deadline: float, shown: str
         except OSError as error:
             problem = error
     raise RequestError(f"{shown} can not be reached: {problem}", "check the address") from problem
+
+
+def _check_public(address: Address, host: str, permitted: _Permitted, shown: str) -> None:
+    if not _is_public(address) and not permitted.covers(host, address):
+        raise RequestError(
+            f"{shown}: {host} is {address}, which is not a public address",
+            f"give a public URL or a file; an operator can allow the host with {ALLOW_VARIABLE}",
+        )
 
 
 def _secured(sock: socket.socket, target: _Target) -> socket.socket:

@@ -1,17 +1,18 @@
 """The way of a request, on one page: resolve, plan, fetch, load, run, encode, save."""
 
 import logging
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from attrs import evolve
 
+from .backends import TellingTransform
 from .engine.control import StepControl
 from .engine.in_process import Engine
 from .errors import OutputError, RequestCancelledError
-from .events import EventListener, OutputSaved, RunEnded, RunStarted
+from .events import EventListener, OutputSaved, RunEnded, RunPlanned, RunStarted
 from .foreign_code import translated
 from .media import EncodingOptions, Receipt
 from .options import Settings
@@ -22,6 +23,7 @@ from .planning_types import ExecutionPlan
 from .plugins import PluginManager
 from .receipts import make_receipt
 from .requests import GeneratedMedia, GenerationOutput, GenerationRequest, GenerationResult
+from .uploads import output_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +41,13 @@ def generate_outputs(manager: PluginManager, settings: Settings, control: StepCo
     with announced(control, settings):
         with control.stage("plan"):
             planned = plan_run(manager, settings)
-        _prepare(planned.plan)
-        with load_engine(manager, planned, control) as engine:
-            outputs = run_requests(manager, planned.plan, engine, control)
+        control.emit(RunPlanned(run_id=control.run_id, plan=planned.plan))
+        warn_of(planned.plan.warnings)
+        prepare_outputs(planned.plan)
+        with output_uploads(manager, settings, control) as uploads:
+            with load_engine(manager, planned, control) as engine:
+                outputs = run_requests(manager, planned.plan, engine, control, uploads.add if uploads else None)
+            outputs = uploads.finish(outputs) if uploads else outputs
         return GenerationResult(outputs=outputs, duration_s=control.elapsed_s, timings_s=dict(control.timings_s))
 
 
@@ -57,25 +63,69 @@ def load_engine(manager: PluginManager, planned: PlannedModel, control: StepCont
 
 
 def run_requests(
-    manager: PluginManager, plan: ExecutionPlan, engine: Engine, control: StepControl
+    manager: PluginManager,
+    plan: ExecutionPlan,
+    engine: Engine,
+    control: StepControl,
+    on_output: Callable[[int, GenerationOutput], None] | None = None,
 ) -> tuple[GenerationOutput, ...]:
-    """Run the plan's requests one after the other and save each output as soon as it is there."""
+    """Run the plan's requests one after the other and save each output as soon as it is there.
+
+    :param on_output: told the index of each output and what it is, after it is saved.
+    """
     outputs = []
     for index, request in enumerate(plan.requests):
-        started = time.monotonic()
-        media = _with_request_fps(engine.run(request, control), request)
-        receipt = make_receipt(plan, request)
-        path = _save(manager, plan, media, receipt, index, control)
-        output = _describe(plan, request, media, receipt, path)
-        if path is not None:
-            control.emit(_saved_event(control, output, index, time.monotonic() - started))
+        started_s = control.elapsed_s
+        with engine.following(plan):
+            media = engine.run(request, control)
+        output = finish_output(manager, plan, index, media, control, started_s)
         outputs.append(output)
+        if on_output is not None:
+            on_output(index, output)
     return tuple(outputs)
 
 
-def _prepare(plan: ExecutionPlan) -> None:
-    for warning in (*plan.warnings, *plan.output.notes):
+def finish_output(
+    manager: PluginManager,
+    plan: ExecutionPlan,
+    index: int,
+    media: GeneratedMedia,
+    control: StepControl,
+    started_s: float,
+) -> GenerationOutput:
+    """Save what was made for request ``index`` of the plan, and describe it.
+
+    :param started_s: ``control.elapsed_s`` when its run began.
+    :raises OutputError: if it cannot be encoded or written.
+    """
+    request = plan.requests[index]
+    media = _with_request_fps(media, request)
+    receipt = make_receipt(plan, request, _transform_details(manager, plan))
+    path = _save(manager, plan, media, receipt, index, control)
+    output = _describe(plan, request, media, receipt, path)
+    if path is not None:
+        control.emit(_saved_event(control, output, index, control.elapsed_s - started_s))
+    return output
+
+
+def _transform_details(manager: PluginManager, plan: ExecutionPlan) -> dict[str, Any]:
+    """Return what the transforms of a plan say of themselves in a receipt, by name."""
+    chosen = [manager.pipeline_transforms.get(choice.value) for choice in plan.transforms]
+    return {each.name: each.details(plan) for each in chosen if isinstance(each, TellingTransform)}
+
+
+def warn_of(warnings: Iterable[str]) -> None:
+    """Log what a plan says about itself."""
+    for warning in warnings:
         logger.warning("%s", warning)
+
+
+def prepare_outputs(plan: ExecutionPlan) -> None:
+    """Say what is not as asked for in the outputs, and see that they can be written, before anything is made.
+
+    :raises OutputError: if the folder cannot be written to.
+    """
+    warn_of(plan.output.notes)
     if plan.output.directory is not None:
         check_writable(Path(plan.output.directory))
 
@@ -134,11 +184,11 @@ def _saved_event(control: StepControl, output: GenerationOutput, index: int, sec
 
 
 @contextmanager
-def announced(control: StepControl, settings: Settings) -> Iterator[None]:
+def announced(control: StepControl, settings: Settings, job_ids: tuple[str, ...] = ()) -> Iterator[None]:
     """Tell the listeners that a run begins, and how it ended."""
     sampling = settings.of(SamplingOptions)
     num_outputs = max(1, len(sampling.prompt)) * sampling.num_outputs_per_prompt
-    control.emit(RunStarted(run_id=control.run_id, settings=settings, num_outputs=num_outputs))
+    control.emit(RunStarted(run_id=control.run_id, settings=settings, num_outputs=num_outputs, job_ids=job_ids))
     outcome = "failed"
     try:
         yield

@@ -8,25 +8,24 @@
         result = generator.generate(prompt="a red circle on a white background", return_frames=True)
 """
 
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from .engine.in_process import Engine
 from .errors import ConfigError, RequestError
-from .events import EventListener
-from .generation import announced, create_control, load_engine, run_requests
+from .events import EventListener, RunPlanned
+from .generation import announced, create_control, load_engine, prepare_outputs, run_requests, warn_of
 from .options import Settings
 from .options.groups import OptionGroup
 from .options.host import DEFAULT_MODEL, CallOptions, OutputOptions, RunOptions, SamplingOptions
 from .options.settings import Given, Origin, merge
 from .options.sources import given_in_environment
-from .outputs import check_writable
 from .planning import PlannedModel, plan_run, replan_requests
 from .planning_types import ExecutionPlan
 from .plugins import PluginManager, create_plugin_manager, plugin_choice_from_environment
 from .registry import closest
 from .requests import GenerationResult
+from .uploads import output_uploads
 
 _PER_CALL = (SamplingOptions, OutputOptions, CallOptions, RunOptions)
 _COMMAND = "generate"
@@ -64,8 +63,10 @@ class Generator:
         given = _given(manager, groups, {"model_path": model_path, **settings})
         merged = merge(groups, [given, given_in_environment(groups)])
         planned = plan_run(manager, merged, may_lack_inputs=True)
+        warn_of(planned.plan.warnings)
         control = create_control(manager, merged, listeners)
         with announced(control, merged):
+            control.emit(RunPlanned(run_id=control.run_id, plan=planned.plan))
             engine = load_engine(manager, planned, control)
         return cls(manager, merged, planned, engine)
 
@@ -85,16 +86,18 @@ class Generator:
         settings = self._checked(settings)
         merged = self._settings.replace(**settings)
         plan = replan_requests(self._manager, self._planned.plan, merged)
-        if plan.output.directory is not None:
-            check_writable(Path(plan.output.directory))
+        prepare_outputs(plan)
         control = create_control(self._manager, merged, listeners)
         with announced(control, merged):
-            outputs = run_requests(self._manager, plan, self._engine, control)
+            control.emit(RunPlanned(run_id=control.run_id, plan=plan))
+            with output_uploads(self._manager, merged, control) as uploads:
+                outputs = run_requests(self._manager, plan, self._engine, control, uploads.add if uploads else None)
+                outputs = uploads.finish(outputs) if uploads else outputs
         return GenerationResult(outputs=outputs, duration_s=control.elapsed_s, timings_s=dict(control.timings_s))
 
     def _checked(self, settings: dict[str, Any]) -> dict[str, Any]:
         """Return the settings under their main names; one that needs the model loaded again is refused."""
-        groups = [group for group in self._settings.groups if group.settings in _PER_CALL]
+        groups = [group for group in self._settings.groups if group.settings in _PER_CALL or group.is_per_request]
         fields = {key: field for group in groups for field in group.fields for key in field.keys}
         checked = {}
         for name, value in settings.items():

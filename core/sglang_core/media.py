@@ -1,13 +1,16 @@
 """What a media encoder is to the host."""
 
+from __future__ import annotations
+
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import frozen
 
-from .registry import Availability
-from .requests import GeneratedMedia, MediaKind
+if TYPE_CHECKING:
+    from .registry import Availability
+    from .requests import GeneratedMedia, MediaKind
 
 Receipt = Mapping[str, Any]
 

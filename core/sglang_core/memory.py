@@ -164,13 +164,11 @@ def estimate_activation_bytes(
     """
     vae = _component_with_prefix(model, "vae")
     pixels = width * height
-    spatial, temporal = _compression(vae.config if vae else {})
-    latent_frames = (max(num_frames, 1) - 1) // temporal + 1
     denoise = 0
     for name, component in model.components.items():
         if name.startswith(("transformer", "unet")):
             config = component.config
-            tokens = pixels / spatial**2 / _patch_area(config) * latent_frames + _TEXT_TOKENS
+            tokens = denoiser_tokens(model, name, width, height, num_frames) + _TEXT_TOKENS
             size = _bytes_per_value(name, component, precisions)
             denoise = max(denoise, int(_BLOCK_COPIES * tokens * _hidden_width(config) * size * batch))
     decode = 0
@@ -181,6 +179,17 @@ def estimate_activation_bytes(
         decode = factor * pixels * min(max(num_frames, 1), _FRAMES_AT_ONCE) * channels * size * batch
     output = 2 * 3 * 4 * pixels * max(num_frames, 1) * batch
     return max(denoise, decode) + output
+
+
+def denoiser_tokens(model: ModelDescription, component: str, width: int, height: int, num_frames: int) -> int:
+    """Return how many tokens a picture or clip is to a denoiser, as far as its configuration tells; text not counted.
+
+    :param component: the denoiser, for example ``transformer``.
+    """
+    vae = _component_with_prefix(model, "vae")
+    spatial, temporal = _compression(vae.config if vae else {})
+    latent_frames = (max(num_frames, 1) - 1) // temporal + 1
+    return int(width * height / spatial**2 / _patch_area(model.components[component].config) * latent_frames)
 
 
 def _component_with_prefix(model: ModelDescription, prefix: str) -> ComponentDescription | None:

@@ -1,28 +1,29 @@
 """From settings to a plan: everything is decided, and every wrong combination refused, before a weight is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import PackageNotFoundError, version
 
-from attrs import evolve, frozen
+from attrs import evolve, fields, frozen
 
-from .backends import ExecutionBackend
+from .backends import CallDescription, ExecutionBackend, FollowingTransform
 from .component_plans import plan_components, residency_warnings, unused_setting_warnings
-from .devices import choose_device
+from .devices import Machine, choose_device, this_machine
 from .errors import ConfigError, ModelNotFoundError, UnavailableError
+from .memory_plans import MemoryQuery, estimate_of, memory_query, run_memory
 from .models import ModelDescription, ModelReference, ModelSource, describe_model
 from .options import OptionField, Settings
-from .options.host import ExecutionOptions, ModelOptions, OutputOptions, SamplingOptions
+from .options.host import ExecutionOptions, ModelOptions, OffloadOptions, OutputOptions, SamplingOptions
 from .output_names import plan_outputs
-from .planning_types import Choice, ComponentPlan, ExecutionPlan, MemoryEstimate, OutputPlan
+from .planning_types import Choice, ExecutionPlan, MemoryEstimate, OutputPlan
 from .plugins import PluginManager
 from .registry import closest, unknown_name
 from .request_planning import plan_requests
 from .requests import GenerationRequest, MediaKind
+from .residency_plans import place_components
 
 #: Packages whose versions can change a result.
 _VERSIONED = ("sglang-plugins", "torch", "diffusers", "transformers", "numpy", "pillow", "av")
-_ASSUMED_SIZE = 1024
 
 
 @frozen(kw_only=True)
@@ -33,15 +34,19 @@ class PlannedModel:
     source: ModelSource
 
 
-def plan_run(manager: PluginManager, settings: Settings, *, may_lack_inputs: bool = False) -> PlannedModel:
+def plan_run(
+    manager: PluginManager, settings: Settings, *, may_lack_inputs: bool = False, machine: Machine | None = None
+) -> PlannedModel:
     """Find the model and plan the run. Imports nothing heavy and reads no weights.
 
     :param may_lack_inputs: plan although prompt or image are not known yet.
+    :param machine: to plan for; this one if not given.
     :raises SglangError: for whatever cannot work, with the nearest thing that can.
     """
     source = resolve_model(manager, settings)
     model = describe_model(source)
-    return PlannedModel(plan=create_plan(manager, settings, model, may_lack_inputs=may_lack_inputs), source=source)
+    plan = create_plan(manager, settings, model, may_lack_inputs=may_lack_inputs, machine=machine)
+    return PlannedModel(plan=plan, source=source)
 
 
 def resolve_model(manager: PluginManager, settings: Settings) -> ModelSource:
@@ -73,44 +78,87 @@ def resolve_model(manager: PluginManager, settings: Settings) -> ModelSource:
 
 
 def create_plan(
-    manager: PluginManager, settings: Settings, model: ModelDescription, *, may_lack_inputs: bool = False
+    manager: PluginManager,
+    settings: Settings,
+    model: ModelDescription,
+    *,
+    may_lack_inputs: bool = False,
+    machine: Machine | None = None,
 ) -> ExecutionPlan:
     """Decide everything about running a described model.
 
     :param may_lack_inputs: plan although prompt or image are not known yet.
+    :param machine: to plan for; this one if not given.
     :raises SglangError: for whatever cannot work, with the nearest thing that can.
     """
-    device = choose_device(settings.of(ExecutionOptions).device)
+    machine = machine or this_machine()
+    device = choose_device(settings.of(ExecutionOptions).device, machine)
     backend, chosen = choose_backend(manager, settings, model)
     _refuse_ignored_settings(manager, settings, backend)
     components = plan_components(model, settings, device.value)
+    precisions = {name: component.precision.value for name, component in components.items()}
     call = backend.describe_call(model)
-    requests, reasons = plan_requests(model, call, settings, may_lack_inputs=may_lack_inputs)
+    requests, reasons = _plan_requests(manager, model, call, settings, may_lack_inputs)
+    attention = backend.choose_attention(model, settings, device.value, precisions)
+    query = MemoryQuery(model=model, request=requests[0], precisions=precisions, device=device.value, settings=settings)
+    components, memory = place_components(
+        components,
+        query,
+        call,
+        lambda request: run_memory(backend, evolve(query, request=request)),
+        machine.free_bytes(device.value),
+        is_automatic="component_residency" in backend.honours and not _asks_for_offload(settings),
+    )
     plan = ExecutionPlan(
         model=model,
         kind=call.kind,
         backend=chosen,
         device=device,
-        attention=backend.choose_attention(model, settings, device.value),
+        attention=attention.default,
+        component_attention=attention.by_role,
+        lossy_attention=attention.lossy,
         components=components,
         transforms=(),
         call=call,
         requests=requests,
         request_reasons=reasons,
         output=_plan_output(manager, settings, call.kind, requests),
-        memory=_estimate_memory(model, components, device.value, requests[0]),
+        memory=memory,
         settings=settings,
-        warnings=(*residency_warnings(components.values()), *unused_setting_warnings(model, settings)),
+        warnings=(
+            *residency_warnings(components.values()),
+            *unused_setting_warnings(model, settings),
+            *attention.warnings,
+        ),
         versions=installed_versions(),
     )
     return _with_memory_warning(evolve(plan, transforms=_choose_transforms(manager, plan)))
 
 
-def replan_requests(manager: PluginManager, plan: ExecutionPlan, settings: Settings) -> ExecutionPlan:
-    """Return the plan for other requests of the same loaded model."""
-    requests, reasons = plan_requests(plan.model, plan.call, settings)
+def _plan_requests(
+    manager: PluginManager, model: ModelDescription, call: CallDescription, settings: Settings, may_lack_inputs: bool
+) -> tuple[tuple[GenerationRequest, ...], dict[str, str]]:
+    return plan_requests(
+        model,
+        call,
+        settings,
+        may_lack_inputs=may_lack_inputs,
+        other_backends=lambda image, mask: backends_that_take(manager, settings, model, image=image, mask=mask),
+    )
+
+
+def replan_requests(
+    manager: PluginManager, plan: ExecutionPlan, settings: Settings, *, may_lack_inputs: bool = False
+) -> ExecutionPlan:
+    """Return the plan for other requests of the same loaded model.
+
+    :param may_lack_inputs: plan although prompt or image are not known yet.
+    """
+    requests, reasons = _plan_requests(manager, plan.model, plan.call, settings, may_lack_inputs)
     output = _plan_output(manager, settings, plan.kind, requests)
-    return evolve(plan, requests=requests, request_reasons=reasons, output=output, settings=settings)
+    plan = evolve(plan, requests=requests, request_reasons=reasons, output=output, settings=settings)
+    plan = evolve(plan, transforms=_choose_transforms(manager, plan, loaded=plan.transforms))
+    return evolve(plan, memory=_estimated_again(manager, plan))
 
 
 def _plan_output(
@@ -160,6 +208,19 @@ def choose_backend(
     raise UnavailableError(f"no execution backend can run {model.pipeline_class}: {reasons}", remedies)
 
 
+def backends_that_take(
+    manager: PluginManager, settings: Settings, model: ModelDescription, *, image: bool, mask: bool
+) -> tuple[str, ...]:
+    """Return the names of the backends that can run a model with an image, or with an image and a mask."""
+    found = []
+    for backend in sorted(manager.execution_backends, key=lambda backend: backend.order):
+        if not backend.probe().is_available or not backend.supports(model, settings).is_available:
+            continue
+        if backend.describe_call(model).for_inputs(image=image, mask=mask) is not None:
+            found.append(backend.name)
+    return tuple(found)
+
+
 def _refuse_ignored_settings(manager: PluginManager, settings: Settings, backend: ExecutionBackend) -> None:
     """Refuse a given execution setting that neither the host, the backend nor a transform acts on."""
     handled = set(backend.honours) | _settings_of_the_host() | _settings_of_transforms(manager, settings)
@@ -194,9 +255,18 @@ def _settings_of_transforms(manager: PluginManager, settings: Settings) -> set[s
     return {field.name for group, field, _ in settings.fields() if manager.options.owner(group.name) in owners}
 
 
-def _choose_transforms(manager: PluginManager, plan: ExecutionPlan) -> tuple[Choice[str], ...]:
+def _choose_transforms(
+    manager: PluginManager, plan: ExecutionPlan, loaded: Sequence[Choice[str]] | None = None
+) -> tuple[Choice[str], ...]:
+    """Return the transforms of a plan.
+
+    :param loaded: those that its model was loaded with: only such as follow each run are asked again.
+    """
     chosen = []
     for transform in sorted(manager.pipeline_transforms, key=lambda transform: transform.order):
+        if loaded is not None and not isinstance(transform, FollowingTransform):
+            chosen += [choice for choice in loaded if choice.value == transform.name]
+            continue
         reason = transform.wanted(plan)
         if reason is None:
             continue
@@ -207,28 +277,16 @@ def _choose_transforms(manager: PluginManager, plan: ExecutionPlan) -> tuple[Cho
     return tuple(chosen)
 
 
-def _estimate_memory(
-    model: ModelDescription, components: Mapping[str, ComponentPlan], device: str, request: GenerationRequest
-) -> MemoryEstimate:
-    """Estimate from headers: on the device stay the resident components and the largest offloaded one."""
-    from .memory import available_host_bytes, estimate_activation_bytes, free_device_bytes
+def _asks_for_offload(settings: Settings) -> bool:
+    """Say whether somebody decided where components live; then the host leaves it alone."""
+    names = {field.name for field in fields(OffloadOptions)} - {"pin_cpu_memory"}
+    return any(field.name in names and _is_asked(settings, field, value) for _, field, value in settings.fields())
 
-    resident = sum(plan.num_bytes for plan in components.values() if plan.residency.value == "resident")
-    moved = [plan.num_bytes for plan in components.values() if plan.residency.value == "component-offload"]
-    activations = estimate_activation_bytes(
-        model,
-        width=request.width or _ASSUMED_SIZE,
-        height=request.height or _ASSUMED_SIZE,
-        num_frames=request.num_frames or 1,
-        batch=1,
-        precisions={name: plan.precision.value for name, plan in components.items() if plan.precision.value},
-    )
-    return MemoryEstimate(
-        weights_bytes=sum(plan.num_bytes for plan in components.values()),
-        device_weights_bytes=resident + max(moved, default=0),
-        activations_bytes=activations,
-        available_bytes=available_host_bytes() if device == "cpu" else free_device_bytes(device),
-    )
+
+def _estimated_again(manager: PluginManager, plan: ExecutionPlan) -> MemoryEstimate:
+    """Return the estimate for the first request of a plan whose components stay where they are."""
+    memory = run_memory(manager.execution_backends.get(plan.backend.value), memory_query(plan, plan.requests[0]))
+    return estimate_of(memory, plan.components, plan.memory.available_bytes)
 
 
 def _with_memory_warning(plan: ExecutionPlan) -> ExecutionPlan:

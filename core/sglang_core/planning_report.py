@@ -24,6 +24,8 @@ def plan_to_json(plan: ExecutionPlan) -> dict[str, Any]:
         "backend": _choice(plan.backend),
         "device": _choice(plan.device),
         "attention": _choice(plan.attention),
+        "component_attention": {key: _choice(choice) for key, choice in plan.component_attention.items()},
+        "lossy_attention": list(plan.lossy_attention),
         "components": {
             name: {
                 "class": component.class_name,
@@ -51,6 +53,8 @@ def plan_to_json(plan: ExecutionPlan) -> dict[str, Any]:
             "activations_bytes": memory.activations_bytes,
             "device_peak_bytes": memory.device_peak_bytes,
             "available_bytes": memory.available_bytes,
+            "peak_stage": memory.peak_stage,
+            "stage_peak_bytes": dict(memory.stage_peak_bytes),
         },
         "settings": plan.settings.to_json(),
         "warnings": list(plan.warnings),
@@ -69,7 +73,7 @@ def plan_lines(plan: ExecutionPlan) -> Iterator[str]:
     yield f"model       {model.reference}{revision} ({model.pipeline_class}, found by {model.resolver})"
     yield f"backend     {_text(plan.backend)}"
     yield f"device      {_text(plan.device)}"
-    yield f"attention   {_text(plan.attention)}"
+    yield from _attention_lines(plan)
     yield "components"
     for name, component in plan.components.items():
         if component.precision.value is None:
@@ -90,6 +94,13 @@ def plan_lines(plan: ExecutionPlan) -> Iterator[str]:
 
 def _text(choice: Choice[Any]) -> str:
     return f"{choice.value}  ({'automatic: ' if choice.is_automatic else ''}{choice.reason})"
+
+
+def _attention_lines(plan: ExecutionPlan) -> Iterator[str]:
+    """Yield the main choice, and those of components and roles; a reason that repeats the main one is left out."""
+    yield f"attention   {_text(plan.attention)}"
+    for key, choice in plan.component_attention.items():
+        yield f"  {key:<16} {choice.value if choice.reason == plan.attention.reason else _text(choice)}"
 
 
 def _request_lines(plan: ExecutionPlan) -> Iterator[str]:
@@ -113,7 +124,8 @@ def _output_lines(plan: ExecutionPlan) -> Iterator[str]:
 def _memory_lines(plan: ExecutionPlan) -> Iterator[str]:
     memory = plan.memory
     parts = (
-        f"weights {memory.device_weights_bytes / _MIB:,.0f} MiB + working {memory.activations_bytes / _MIB:,.0f} MiB"
+        f"in {memory.peak_stage}: weights {memory.device_weights_bytes / _MIB:,.0f} MiB"
+        f" + working {memory.activations_bytes / _MIB:,.0f} MiB"
     )
     free = f", {memory.available_bytes / _MIB:,.0f} MiB free" if memory.available_bytes is not None else ""
     yield f"memory      about {memory.device_peak_bytes / _MIB:,.0f} MiB on {plan.device.value} ({parts}){free}"

@@ -1,17 +1,18 @@
 """What a plan is made of. Frozen, and plain values all through, so that it travels between processes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from attrs import field, frozen
 
-from .backends import CallDescription
-from .models import ModelDescription
-from .requests import GenerationRequest, MediaKind
-
 if TYPE_CHECKING:
+    from .backends import CallDescription
+    from .models import ModelDescription
     from .options import Settings
+    from .requests import GenerationRequest, MediaKind
 
 T = TypeVar("T")
 
@@ -23,6 +24,19 @@ class Choice(Generic[T]):
     value: T
     reason: str
     is_automatic: bool
+
+
+@frozen(kw_only=True)
+class AttentionPlan:
+    """Which attention backend computes what."""
+
+    #: The one of the denoiser, or of the whole pipeline where there is no finer choice.
+    default: Choice[str]
+    #: By component (``text_encoder``) or component and role (``transformer.self``).
+    by_role: Mapping[str, Choice[str]] = field(factory=dict)
+    #: Names among the chosen ones whose results differ from exact attention by more than rounding.
+    lossy: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @frozen(kw_only=True)
@@ -43,13 +57,19 @@ class ComponentPlan:
 
 @frozen(kw_only=True)
 class MemoryEstimate:
-    """What the run is expected to take, in bytes: an estimate from headers and sizes, not a promise."""
+    """What the run is expected to take, in bytes: an upper estimate from headers and sizes.
+
+    ``device_weights_bytes`` and ``activations_bytes`` are those of the stage that takes the most.
+    """
 
     weights_bytes: int
     device_weights_bytes: int
     activations_bytes: int
     #: Free memory of the device, where that can be told without a driver.
     available_bytes: int | None
+    #: The stage that takes the most, and what each takes, weights included.
+    peak_stage: str = "run"
+    stage_peak_bytes: Mapping[str, int] = field(factory=dict)
 
     @property
     def device_peak_bytes(self) -> int:
@@ -98,7 +118,11 @@ class ExecutionPlan:
     request_reasons: Mapping[str, str]
     output: OutputPlan
     memory: MemoryEstimate
-    settings: "Settings"
+    settings: Settings
+    #: The attention backend by component or component and role (``transformer.self``).
+    component_attention: Mapping[str, Choice[str]] = field(factory=dict)
+    #: The chosen attention backends that are lossy.
+    lossy_attention: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(factory=dict)
 

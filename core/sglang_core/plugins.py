@@ -1,5 +1,7 @@
 """Discovery, quarantine and provenance of plugins, and what they contribute."""
 
+from __future__ import annotations
+
 import logging
 import os
 import sys
@@ -14,18 +16,25 @@ import pluggy
 from attrs import evolve, frozen
 
 from . import hookspecs
-from .backends import ExecutionBackend, PipelineTransform
-from .checks import Check
 from .errors import PluginError, SglangError
-from .events import Event, EventListener
 from .hookspecs import ENTRY_POINT_GROUP, PROJECT_NAME
-from .media import MediaEncoder
-from .models import ModelResolver
 from .options.namespace import OptionNamespace
 from .registry import Registry, closest
 
 if TYPE_CHECKING:
     import click
+
+    from .attention import AttentionBackend
+    from .backends import ExecutionBackend, PipelineTransform
+    from .checks import Check
+    from .engine.launching import Launcher
+    from .events import Event, EventListener
+    from .families import ModelFamily
+    from .jobs.store import JobStore
+    from .media import MediaEncoder
+    from .models import ModelResolver
+    from .server.parts import MiddlewareLayer, RouteGroup
+    from .storage import StorageUploader
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +76,16 @@ class PluginManager:
         self.commands: Registry[click.Command] = Registry("command")  # type: ignore[type-var]  # click types name as optional
         self.model_resolvers: Registry[ModelResolver] = Registry("model resolver")
         self.execution_backends: Registry[ExecutionBackend] = Registry("execution backend")
+        self.model_families: Registry[ModelFamily] = Registry("model family", also_claimed=_pipeline_classes)
+        self.attention_backends: Registry[AttentionBackend] = Registry("attention backend")
         self.pipeline_transforms: Registry[PipelineTransform] = Registry("pipeline transform")
         self.media_encoders: Registry[MediaEncoder] = Registry("media encoder", also_claimed=_extensions)
         self.checks: Registry[Check] = Registry("check")
+        self.launchers: Registry[Launcher] = Registry("launcher")
+        self.job_stores: Registry[JobStore] = Registry("job store")
+        self.storage_uploaders: Registry[StorageUploader] = Registry("storage uploader")
+        self.routes: Registry[RouteGroup] = Registry("route group")
+        self.middleware: Registry[MiddlewareLayer] = Registry("middleware")
         self._pluggy = pluggy.PluginManager(PROJECT_NAME)
         self._pluggy.add_hookspecs(hookspecs)
         if os.environ.get("SGLANG_TRACE_PLUGINS") == "1":
@@ -145,7 +161,9 @@ class PluginManager:
         for hook, (kind, add) in self._collectors().items():
             if hook not in hooks:
                 continue
-            for result in self._pluggy.subset_hook_caller(hook, remove_plugins=others)():
+            caller = self._pluggy.subset_hook_caller(hook, remove_plugins=others)
+            takes_manager = caller.spec is not None and "manager" in caller.spec.argnames
+            for result in caller(manager=self) if takes_manager else caller():
                 for item in _items(hook, kind, result):
                     add(item, record.owner)
                     found.append((kind, str(item.name)))
@@ -157,9 +175,16 @@ class PluginManager:
             "sglang_register_commands": ("command", self.commands.add),
             "sglang_register_model_resolvers": ("model resolver", self.model_resolvers.add),
             "sglang_register_execution_backends": ("execution backend", self.execution_backends.add),
+            "sglang_register_model_families": ("model family", self.model_families.add),
+            "sglang_register_attention_backends": ("attention backend", self.attention_backends.add),
             "sglang_register_pipeline_transforms": ("pipeline transform", self.pipeline_transforms.add),
             "sglang_register_media_encoders": ("media encoder", self.media_encoders.add),
             "sglang_register_checks": ("check", self.checks.add),
+            "sglang_register_launchers": ("launcher", self.launchers.add),
+            "sglang_register_job_stores": ("job store", self.job_stores.add),
+            "sglang_register_storage_uploaders": ("storage uploader", self.storage_uploaders.add),
+            "sglang_register_routes": ("route group", self.routes.add),
+            "sglang_register_middleware": ("middleware", self.middleware.add),
         }
 
     def _withdraw(self, owner: str) -> None:
@@ -169,9 +194,16 @@ class PluginManager:
             self.commands,
             self.model_resolvers,
             self.execution_backends,
+            self.model_families,
+            self.attention_backends,
             self.pipeline_transforms,
             self.media_encoders,
             self.checks,
+            self.launchers,
+            self.job_stores,
+            self.storage_uploaders,
+            self.routes,
+            self.middleware,
         )
         for registry in registries:
             registry.remove(owner)
@@ -253,6 +285,11 @@ def _distribution(distribution: Distribution | None) -> tuple[str, str]:
 def _load_order(entry_point: EntryPoint) -> tuple[bool, str, str]:
     """Built-ins first, so that a stranger who claims a taken name is the one who is refused."""
     return not _is_built_in(entry_point), entry_point.name, entry_point.value
+
+
+def _pipeline_classes(family: ModelFamily) -> list[str]:
+    """Return what a family claims beside its name: two families for one class would be a matter of luck."""
+    return [name for name in family.pipeline_classes if name != family.name]
 
 
 def _extensions(encoder: MediaEncoder) -> list[str]:

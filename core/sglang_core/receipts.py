@@ -23,8 +23,13 @@ RECEIPT_FORMAT = 1
 _REQUEST_SETTINGS = tuple(field.name for field in attrs.fields(GenerationRequest) if field.name != "extra")
 
 
-def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, Any]:
-    """Return the receipt of one output: JSON values with a fixed order of keys."""
+def make_receipt(
+    plan: ExecutionPlan, request: GenerationRequest, transform_details: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Return the receipt of one output: JSON values with a fixed order of keys.
+
+    :param transform_details: what transforms say of what they have done, by name.
+    """
     model = plan.model
     return {
         "format": RECEIPT_FORMAT,
@@ -34,12 +39,15 @@ def make_receipt(plan: ExecutionPlan, request: GenerationRequest) -> dict[str, A
             "backend": plan.backend.value,
             "device": plan.device.value,
             "attention": plan.attention.value,
+            "component_attention": {key: choice.value for key, choice in sorted(plan.component_attention.items())},
+            "lossy_attention": sorted(plan.lossy_attention),
             "precision": {
                 name: component.precision.value
                 for name, component in sorted(plan.components.items())
                 if component.precision.value is not None
             },
             "transforms": [choice.value for choice in plan.transforms],
+            **({"transform_details": dict(transform_details)} if transform_details else {}),
             "settings": _execution_settings(plan.settings),
         },
         "encoding": _encoding(plan),

@@ -1,12 +1,17 @@
 """Open, string-keyed registries: names, aliases, conflicts, availability."""
 
-import difflib
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 from attrs import frozen
 
 from .errors import ConfigError, PluginError
+
+#: From which share of equal characters on two names count as one mistyped.
+_NEAR = 0.6
+_WORD_BREAK = re.compile("[-_]+")
 
 
 @frozen
@@ -115,6 +120,21 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> tuple[str, str]:
 
 
 def closest(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name nearest to a mistyped one, if any is near."""
-    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    """Return the known name nearest to a mistyped one, if any is near.
+
+    Words that two names share say nothing about a slip in the others: ``num_gpus`` is not ``num_outputs`` mistyped,
+    however long ``num_`` is. So the words that differ must be near as well; a name that only lacks words is near.
+    """
+    import difflib  # only after a mistake
+
+    known = list(known)
+    matches = difflib.get_close_matches(name, known, n=max(1, len(known)), cutoff=_NEAR)
+    return next((match for match in matches if _differ_little(name, match)), None)
+
+
+def _differ_little(name: str, other: str) -> bool:
+    import difflib  # as above
+
+    words, other_words = Counter(_WORD_BREAK.split(name)), Counter(_WORD_BREAK.split(other))
+    rest, other_rest = ("".join((a - b).elements()) for a, b in ((words, other_words), (other_words, words)))
+    return not rest or not other_rest or difflib.SequenceMatcher(None, rest, other_rest).ratio() >= _NEAR

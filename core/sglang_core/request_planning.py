@@ -8,50 +8,55 @@ from attrs import evolve
 
 from .backends import CallDescription
 from .errors import ConfigError, RequestError
+from .input_planning import OtherBackends, complete_image_size, plan_inputs
 from .models import ModelDescription
 from .options import Settings
 from .options.fields import flag_of
 from .options.host import CallOptions, SamplingOptions
 from .registry import closest
-from .requests import GenerationRequest
+from .requests import CALL_FIELDS, GenerationRequest
 
 #: Longer prompts are refused: no text encoder reads more, and cutting a prompt silently would lose what it asks for.
 MAX_PROMPT_CHARACTERS = 10_000
 #: Arguments of a call that other settings stand for.
-_OWN_SETTINGS = {"prompt": "--prompt", "image": "--image-path", "generator": "--seed", "seed": "--seed"}
+_OWN_SETTINGS = {
+    "prompt": "--prompt",
+    "image": "--image-path",
+    "mask_image": "--mask-path",
+    "generator": "--seed",
+    "seed": "--seed",
+}
 #: Stands in a plan that is made before the prompt is known.
 PLACEHOLDER_PROMPT = "(no prompt given)"
-_FIELDS = (
-    "negative_prompt",
-    "width",
-    "height",
-    "num_frames",
-    "fps",
-    "num_inference_steps",
-    "guidance_scale",
-    "guidance_scale_2",
-    "true_cfg_scale",
-)
 
 
 def plan_requests(
-    model: ModelDescription, call: CallDescription, settings: Settings, *, may_lack_inputs: bool = False
+    model: ModelDescription,
+    call: CallDescription,
+    settings: Settings,
+    *,
+    may_lack_inputs: bool = False,
+    other_backends: OtherBackends | None = None,
 ) -> tuple[tuple[GenerationRequest, ...], dict[str, str]]:
     """Return one request for each output, and for each value of the first the reason why it is so.
 
     :param may_lack_inputs: plan with a placeholder where prompt or image come later.
+    :param other_backends: names backends that take an image or a mask, where this call does not.
     :raises RequestError: if the model cannot make what is asked for; the nearest size it can make is named.
     :raises ConfigError: if prompts, seeds or images do not fit together.
     """
+    inputs = plan_inputs(call, settings, may_lack=may_lack_inputs, other_backends=other_backends)
+    call, model = inputs.call, evolve(model, pipeline_class=inputs.call.pipeline_class or model.pipeline_class)
     settings, extra = _split_call_arguments(model, call, settings)
     options = settings.of(SamplingOptions)
     is_placeholder = may_lack_inputs and not options.prompt and options.prompt_path is None
     prompts = [PLACEHOLDER_PROMPT] if is_placeholder else _prompts(options, settings)
     reasons: dict[str, str] = {}
     values = _call_values(model, call, settings, reasons)
+    complete_image_size(values, reasons, inputs)
     _check_size(values, call)
     template = GenerationRequest(
-        prompt=prompts[0], image_path=_images(call, settings, may_lack_inputs), extra=extra, **values
+        prompt=prompts[0], image_path=inputs.images, mask_path=inputs.mask, extra=extra, **values
     )
     requests: list[GenerationRequest] = []
     for index, prompt in enumerate(prompts):
@@ -114,29 +119,17 @@ def _seeds(options: SamplingOptions, index: int, num_prompts: int, settings: Set
     )
 
 
-def _images(call: CallDescription, settings: Settings, may_lack: bool) -> tuple[str, ...]:
-    images = settings.of(SamplingOptions).image_path
-    if images and "image" not in call.parameters:
-        raise RequestError("--image-path does not apply: this model takes no image", "leave it out")
-    if not images and "image" in call.required and not may_lack:
-        raise RequestError("this model starts from an image, and none is given", "give one with --image-path FILE")
-    for image in images:
-        if "://" not in image and not image.startswith("data:") and not Path(image).expanduser().is_file():
-            raise ConfigError(f"--image-path {image}: there is no such file", "check the path")
-    return images
-
-
 def _call_values(
     model: ModelDescription, call: CallDescription, settings: Settings, reasons: dict[str, str]
 ) -> dict[str, Any]:
     """Decide each value of the call: the user's, else the model's recommendation, else the pipeline's default."""
     values: dict[str, Any] = {}
-    for name in _FIELDS:
+    for name in CALL_FIELDS:
         given = getattr(settings.of(SamplingOptions), name)
         if settings.is_given(name) and given is not None:
             _refuse_foreign(name, given, model, call, settings)
             values[name], reasons[name] = given, settings.origin(name).label
-        elif _takes(call, name) and model.sampling_defaults.get(name) is not None:
+        elif _has_default(model, call, name):
             values[name], reasons[name] = model.sampling_defaults[name], f"recommended for {model.reference}"
         elif call.parameters.get(call.spellings.get(name, name)) is not None:
             values[name] = call.parameters[call.spellings.get(name, name)]
@@ -146,6 +139,12 @@ def _call_values(
     _settle_guidance(values, reasons, call, settings)
     _complete_size(values, reasons, model, call, settings)
     return {name: value for name, value in values.items() if value is not None}
+
+
+def _has_default(model: ModelDescription, call: CallDescription, name: str) -> bool:
+    if call.image_area is not None and name in {"width", "height"}:  # the image tells
+        return False
+    return _takes(call, name) and model.sampling_defaults.get(name) is not None
 
 
 def _takes(call: CallDescription, name: str) -> bool:
@@ -161,9 +160,10 @@ def _refuse_foreign(
         return
     what = "a clip" if name in {"fps", "num_frames"} and call.kind == "image" else f"no {name}"
     verb = "does not make" if what == "a clip" else "takes"
-    raise RequestError(
-        f"{settings.origin(name).label} does not apply: {model.pipeline_class} {verb} {what}", f"leave {name} out"
-    )
+    remedy = f"leave {name} out"
+    if name == "strength" and call.with_image is not None:
+        remedy = "give the image to start from with --image-path, or leave strength out"
+    raise RequestError(f"{settings.origin(name).label} does not apply: {model.pipeline_class} {verb} {what}", remedy)
 
 
 def _settle_guidance(
@@ -191,7 +191,9 @@ def _complete_size(
 ) -> None:
     """Where one side is given, take the other from the shape of the model's default size."""
     default_width, default_height = model.sampling_defaults.get("width"), model.sampling_defaults.get("height")
-    if not default_width or not default_height or settings.is_given("width") == settings.is_given("height"):
+    if call.image_area is not None or not default_width or not default_height:
+        return
+    if settings.is_given("width") == settings.is_given("height"):
         return
     grid = call.multiple_of
     given, other = ("width", "height") if settings.is_given("width") else ("height", "width")
@@ -209,7 +211,7 @@ def _split_call_arguments(
     extra: dict[str, Any] = {}
     for name, value in settings.of(CallOptions).diffusers_kwargs.items():
         label = f"{origin.label}: {name}"
-        if name in _FIELDS:
+        if name in CALL_FIELDS:
             if settings.is_given(name):
                 raise ConfigError(f"{label} is given as {flag_of(name)} too", "give one of the two")
             changes[name] = value

@@ -11,6 +11,21 @@ if TYPE_CHECKING:
 
 MediaKind = Literal["image", "video"]
 
+#: The fields of a request, beside the prompt, that a model's call may take as they are, perhaps under a spelling of its
+#: own (``CallDescription.spellings``). Each is a sampling setting of the same name.
+CALL_FIELDS = (
+    "negative_prompt",
+    "width",
+    "height",
+    "num_frames",
+    "fps",
+    "num_inference_steps",
+    "guidance_scale",
+    "guidance_scale_2",
+    "true_cfg_scale",
+    "strength",
+)
+
 
 @frozen(kw_only=True)
 class GenerationRequest:
@@ -24,6 +39,8 @@ class GenerationRequest:
     negative_prompt: str | None = None
     #: Local files, ``http(s)`` or ``data:`` URLs of the images to start from.
     image_path: tuple[str, ...] = ()
+    #: Which part of the image to paint anew: see :func:`sglang_core.load_mask`.
+    mask_path: str | None = None
     seed: int = 42
     width: int | None = None
     height: int | None = None
@@ -33,6 +50,8 @@ class GenerationRequest:
     guidance_scale: float | None = None
     guidance_scale_2: float | None = None
     true_cfg_scale: float | None = None
+    #: How far from the image, in (0, 1]: 1 is all the way.
+    strength: float | None = None
     #: Pipeline-specific call arguments, passed as they are.
     extra: Mapping[str, Any] = field(factory=dict)
 
@@ -78,11 +97,16 @@ class GenerationOutput:
     width: int
     height: int
     num_frames: int
-    #: ``None`` when saving was switched off.
+    #: ``None`` when saving was switched off, or the file was uploaded and deleted here.
     path: Path | None
     #: The frames, when ``return_frames`` asked for them: see :class:`GeneratedMedia`.
     media: GeneratedMedia | None = None
     receipt: Mapping[str, Any] = field(factory=dict)
+    #: Where a storage uploader put it; ``object_key`` is its name there.
+    url: str | None = None
+    object_key: str | None = None
+    #: Why it is not uploaded although that was asked for; the file is still at ``path`` then.
+    upload_error: str | None = None
 
 
 @frozen(kw_only=True)

@@ -44,12 +44,24 @@ class WeightFile:
 
     path: str
     num_bytes: int
-    parameters_by_dtype: Mapping[str, int] = field(factory=dict)
+    #: Dtype and number of values of each stored tensor.
+    values_by_name: Mapping[str, tuple[str, int]] = field(factory=dict, repr=False)
+    #: The shape of each stored tensor, and what the header says beside them.
+    shapes_by_name: Mapping[str, tuple[int, ...]] = field(factory=dict, repr=False)
+    metadata: Mapping[str, str] = field(factory=dict, repr=False)
+
+    @property
+    def parameters_by_dtype(self) -> Mapping[str, int]:
+        """Return the number of values by dtype."""
+        counts: dict[str, int] = {}
+        for dtype, count in self.values_by_name.values():
+            counts[dtype] = counts.get(dtype, 0) + count
+        return counts
 
     @property
     def num_parameters(self) -> int:
         """Return the number of values stored."""
-        return sum(self.parameters_by_dtype.values())
+        return sum(count for _, count in self.values_by_name.values())
 
 
 def read_weight_file(source: "ModelSource", path: str, num_bytes: int) -> WeightFile:
@@ -60,12 +72,21 @@ def read_weight_file(source: "ModelSource", path: str, num_bytes: int) -> Weight
     if not path.endswith(".safetensors"):
         return WeightFile(path=path, num_bytes=num_bytes)
     try:
-        counts = _count_values(_read_header(source, path, num_bytes), num_bytes)
+        header, start = _read_header(source, path, num_bytes)
+        metadata = _texts(header.pop("__metadata__", None))
+        values = _count_values(header, start, num_bytes)
     except (ValueError, RecursionError, struct.error) as error:
         raise ModelLoadError(
             f"weight file {path} of {source.reference} is truncated or damaged: {error}", "download the file again"
         ) from error
-    return WeightFile(path=path, num_bytes=num_bytes, parameters_by_dtype=counts)
+    shapes = {name: tuple(header[name]["shape"]) for name in values}
+    return WeightFile(path=path, num_bytes=num_bytes, values_by_name=values, shapes_by_name=shapes, metadata=metadata)
+
+
+def _texts(value: object) -> dict[str, str]:
+    """Return what a header says beside its tensors: texts by name, and nothing that is none."""
+    entries = value.items() if isinstance(value, dict) else ()
+    return {name: text for name, text in entries if isinstance(text, str)}
 
 
 def _read_header(source: "ModelSource", path: str, num_bytes: int) -> tuple[dict[str, Any], int]:
@@ -80,23 +101,20 @@ def _read_header(source: "ModelSource", path: str, num_bytes: int) -> tuple[dict
     header = json.loads(source.read(path, 8, length))
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
-    header.pop("__metadata__", None)
     return header, 8 + length
 
 
-def _count_values(header_and_start: tuple[dict[str, Any], int], num_bytes: int) -> dict[str, int]:
-    """Return the number of values by dtype, after checking that the header describes exactly this file."""
-    header, start = header_and_start
-    counts: dict[str, int] = {}
+def _count_values(header: Mapping[str, Any], start: int, num_bytes: int) -> dict[str, tuple[str, int]]:
+    """Return dtype and number of values by name, after checking that the header describes exactly this file."""
+    values: dict[str, tuple[str, int]] = {}
     end = 0
     for name, entry in header.items():
         dtype, num_values, tensor_end = _check_tensor(name, entry)
-        spelled = _DTYPE_NAMES.get(dtype, dtype.lower())
-        counts[spelled] = counts.get(spelled, 0) + num_values
+        values[name] = (_DTYPE_NAMES.get(dtype, dtype.lower()), num_values)
         end = max(end, tensor_end)
     if start + end != num_bytes:
         raise ValueError(f"{start + end:,} bytes are described, {num_bytes:,} are there")
-    return counts
+    return values
 
 
 def _check_tensor(name: str, entry: object) -> tuple[str, int, int]:

@@ -40,7 +40,7 @@ class Pages(http.server.BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(b"a")
             self.wfile.flush()
-            self.release.wait(20)
+            self.release.wait(60)
         else:
             body = b"x" * 5000 if page == "/large" else b"hello"
             self.send_response(200)

@@ -14,7 +14,9 @@ from sglang_core import (
     RequestCancelledError,
     RequestError,
     RunEnded,
+    RunPlanned,
     RunStarted,
+    StageEnded,
     StepDone,
     create_control,
     generate_outputs,
@@ -61,6 +63,15 @@ def test_outputs_are_saved_and_announced(generate, tmp_path):
     assert [event.index for event in generate.events if isinstance(event, OutputSaved)] == [0, 1, 2, 3]
     assert outcomes(generate.events) == ["completed"]
     assert set(result.timings_s) == {"plan", "fetch", "load", "encode", "denoise", "decode", "save"}
+
+
+def test_plan_is_announced_before_anything_is_loaded(generate, tiny_model):
+    generate(save_output=False)
+
+    (index,) = [number for number, event in enumerate(generate.events) if isinstance(event, RunPlanned)]
+    before = [event.stage for event in generate.events[:index] if isinstance(event, StageEnded)]
+    assert generate.events[index].plan.model.reference == str(tiny_model)
+    assert before == ["plan"]
 
 
 def test_nothing_is_saved_where_that_is_asked(generate, tmp_path):
@@ -297,6 +308,26 @@ def test_generator_makes_many_with_one_model(loaded):
         ("c", 1, 24),
         ("c", 2, 24),
     ]
+
+
+def test_generator_says_what_is_not_as_asked_for(loaded, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        loaded.generate("a", save_output=True, output_path=str(tmp_path), output_file_name="a b.png")
+
+    assert [record.message.partition(":")[0] for record in caplog.records] == [
+        "--output-file-name 'a b.png' is saved as 'a_b.png'"
+    ]
+    assert (tmp_path / "a_b.png").is_file()
+
+
+def test_generator_warns_once_of_what_the_model_does_not_take(manager, tiny_model, caplog):
+    manager.register(no_op_plugin(order=-1, honours=["image_encoder_precision"]), "no_op")
+    with caplog.at_level(logging.WARNING):
+        settings = {"image_encoder_precision": "bf16", "save_output": False}
+        with Generator.from_pretrained(str(tiny_model), manager=manager, **settings) as generator:
+            generator.generate("a")
+
+    assert caplog.text.count("this model has no image_encoder with weights") == 1
 
 
 ARGUMENTS = [

@@ -14,7 +14,7 @@ from sglang_core import (
     hookspecs,
     option,
 )
-from sglang_core.testing import MemoryResolver, NoOpBackend, bare_manager
+from sglang_core.testing import MemoryResolver, MemoryUploader, NoOpBackend, bare_manager
 
 HOOKS = sorted(name for name in vars(hookspecs) if name.startswith("sglang_"))
 
@@ -65,10 +65,39 @@ def test_sglang_register_execution_backends():
     assert manager.execution_backends.owner("paint") == "mine (registered by hand)"
 
 
+def test_backend_is_told_the_manager_it_will_ask():
+    told = []
+
+    class Asks:
+        @hookimpl
+        def sglang_register_execution_backends(self, manager):
+            told.append(manager)
+            return []
+
+    manager = bare_manager()
+    manager.register(Asks(), "mine")
+
+    assert told == [manager]
+
+
 class Named:
     name = "paint"
+    aliases = ("brush",)
     order = 1
     extensions = ("pnt",)
+    pipeline_classes = ("PaintPipeline",)
+
+
+def test_sglang_register_model_families():
+    manager = registered("sglang_register_model_families", lambda: [Named()])
+
+    assert manager.model_families.get("PaintPipeline") is manager.model_families.get("paint")
+
+
+def test_sglang_register_attention_backends():
+    manager = registered("sglang_register_attention_backends", lambda: [Named()])
+
+    assert manager.attention_backends.get("brush") is manager.attention_backends.get("paint")
 
 
 def test_sglang_register_pipeline_transforms():
@@ -88,6 +117,36 @@ def test_sglang_register_checks():
     manager = registered("sglang_register_checks", lambda: [Check(name="paint", run=lambda: answer)])
 
     assert manager.checks.get("paint").run() == answer
+
+
+def test_sglang_register_launchers():
+    manager = registered("sglang_register_launchers", lambda: [Named()])
+
+    assert manager.launchers.owner("paint") == "mine (registered by hand)"
+
+
+def test_sglang_register_job_stores():
+    manager = registered("sglang_register_job_stores", lambda: [Named()])
+
+    assert manager.job_stores.get("brush").name == "paint"
+
+
+def test_sglang_register_storage_uploaders():
+    manager = registered("sglang_register_storage_uploaders", lambda: [MemoryUploader()])
+
+    assert [uploader.name for uploader in manager.storage_uploaders] == [MemoryUploader().name]
+
+
+def test_sglang_register_routes():
+    manager = registered("sglang_register_routes", lambda: [Named()])
+
+    assert manager.routes.get("paint").order == 1
+
+
+def test_sglang_register_middleware():
+    manager = registered("sglang_register_middleware", lambda: [Named()])
+
+    assert manager.middleware.get("paint").order == 1
 
 
 def test_sglang_on_event():

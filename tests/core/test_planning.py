@@ -107,11 +107,11 @@ REFUSED = {
         "leave it out",
     ),
     "ignored setting, near one": (
-        {"honours": ["dit_precision"]},
+        {"honours": ["precision"]},
         {"vae_precision": "fp32"},
         ConfigError,
         "does not honour vae_precision",
-        "use dit_precision",
+        "use precision",
     ),
     "unknown component": (
         {"honours": ["component_precisions"]},
@@ -172,6 +172,19 @@ def test_image_that_is_missing_is_refused(plan, tmp_path):
 
     assert "--image-path FILE" in refused.value.remedy
     assert plan(image_path=[str(tmp_path / "a.png"), "https://x/y.png"]).requests[0].image_path[1] == "https://x/y.png"
+
+
+@pytest.mark.parametrize(("most", "shown"), [(1, "one image"), (2, "at most 2 images")])
+def test_more_images_than_the_model_takes_are_refused(most, shown, plan):
+    call = CallDescription(kind="image", parameters={"prompt": None, "image": None}, max_images=most)
+    urls = [f"https://x/{index}.png" for index in range(most + 1)]
+
+    with pytest.raises(RequestError) as refused:
+        plan({"call": call}, image_path=urls)
+
+    assert refused.value.problem == f"this model starts from {shown}, not {most + 1}"
+    assert refused.value.remedy == f"give {shown}"
+    assert len(plan(image_path=urls[:most]).requests[0].image_path) == most
 
 
 def seeds(plan):

@@ -5,6 +5,7 @@ Run by ``tox -e package``. Prints what it does; the first failure ends it with e
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -15,14 +16,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 MAX_WHEEL_BYTES = 40 * 2**20
 PROMPT = "a red circle on a white background"
+EXAMPLES = ("sglang-example-attention", "sglang-example-family")
 
 
-def run(*command: str | Path, cwd: Path | None = None) -> str:
-    """Run a command, show it, and return its stdout; a failure ends the check."""
+def run(*command: str | Path, cwd: Path | None = None, exit_code: int = 0) -> str:
+    """Run a command, show it, and return its stdout; another exit code than the expected one ends the check."""
     print("+", *command, flush=True)
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     done = subprocess.run([str(word) for word in command], cwd=cwd, env=clean, stdout=subprocess.PIPE, text=True)
-    if done.returncode != 0:
+    if done.returncode != exit_code:
         print(done.stdout)
         sys.exit(f"exit code {done.returncode}")
     return done.stdout
@@ -78,6 +80,31 @@ def check_full_install(wheel: Path, folder: Path) -> None:
     assert (folder / path).read_bytes() == (folder / other).read_bytes(), "the same request gave other bytes"
 
 
+def check_plugins_of_strangers(folder: Path, environment: Path) -> None:
+    """A model family and an attention backend from their wheels: chosen by name, run, and gone when removed."""
+    python, sglang = environment / "bin" / "python", environment / "bin" / "sglang"
+    for name in EXAMPLES:
+        source = folder / "sources" / name
+        shutil.copytree(ROOT / "plugins" / name, source, ignore=shutil.ignore_patterns("__pycache__"))
+        run(sys.executable, "-m", "build", "--outdir", folder / name, source)
+        run(sys.executable, "-m", "twine", "check", "--strict", *sorted((folder / name).iterdir()))
+        (wheel,) = (folder / name).glob("*.whl")
+        run(python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", wheel)
+    run(python, "-m", "pip", "check")
+    model = folder / "mosaic"
+    run(python, "-m", "sglang_example_family", model)
+    words = [sglang, "generate", "--model-path", model, "--prompt", PROMPT, "--backend", "sglang", "--json"]
+    softmax = ["--attention-backend", "plain_softmax"]
+    made = json.loads(run(*words, *softmax, cwd=folder))["outputs"][0]
+    assert made["receipt"]["plan"]["attention"] == "plain_softmax", made
+    assert (folder / made["path"]).stat().st_size > 0
+    run(python, "-m", "pip", "uninstall", "-q", "-y", EXAMPLES[0])
+    run(*words, *softmax, cwd=folder, exit_code=2)
+    run(*words, cwd=folder)
+    run(python, "-m", "pip", "uninstall", "-q", "-y", EXAMPLES[1])
+    run(*words, cwd=folder, exit_code=5)
+
+
 def main() -> None:
     """Run every check in a temporary folder."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -86,7 +113,8 @@ def main() -> None:
         check_contents(wheel)
         check_light_install(wheel, folder / "light")
         check_full_install(wheel, folder / "full")
-    print("3 passed, 0 failed")
+        check_plugins_of_strangers(folder / "strangers", folder / "full")
+    print("4 passed, 0 failed")
 
 
 if __name__ == "__main__":

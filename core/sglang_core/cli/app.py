@@ -1,9 +1,7 @@
 """The ``sglang`` command, assembled from the installed plugins."""
 
-import json
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -13,7 +11,8 @@ import click
 from ..errors import ConfigError, RequestCancelledError, SglangError
 from ..plugins import OWN_DISTRIBUTION, PluginManager, create_plugin_manager, plugin_choice_from_environment
 from ..registry import closest
-from .exit_codes import EXIT_INTERNAL, exit_code
+from .exit_codes import EXIT_INTERNAL
+from .failures import report, report_defect
 from .settings_command import quarantine_note
 
 _DISABLE_FLAG = "--disable-plugin"
@@ -86,6 +85,7 @@ def main(args: Sequence[str] | None = None, standalone_mode: bool = True) -> Any
     :param standalone_mode: exit the process; otherwise return, and raise what goes wrong.
     """
     words = list(sys.argv[1:] if args is None else args)
+    manager = None
     try:
         words, disabled = _take_disabled(words)
         from_environment, allowed = plugin_choice_from_environment()
@@ -99,22 +99,22 @@ def main(args: Sequence[str] | None = None, standalone_mode: bool = True) -> Any
         click.echo(error.format_message())
         code = 0
     except click.Abort:
-        code = _report(RequestCancelledError(), words)
+        code = report(RequestCancelledError(), words, manager)
     except click.ClickException as error:
         if not standalone_mode:
             raise
-        code = _report(ConfigError(error.format_message(), "see --help"), words)
+        code = report(ConfigError(error.format_message(), "see --help"), words, manager)
     except (SglangError, KeyboardInterrupt) as error:
         if not standalone_mode:
             raise
-        code = _report(RequestCancelledError() if isinstance(error, KeyboardInterrupt) else error, words)
+        code = report(RequestCancelledError() if isinstance(error, KeyboardInterrupt) else error, words, manager)
     except BrokenPipeError:  # the reader of stdout went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = EXIT_INTERNAL
     except Exception as error:  # a defect of ours or of a plugin
         if not standalone_mode:
             raise
-        code = _report_defect(error)
+        code = report_defect(error, words, manager)
     else:
         code = result if isinstance(result, int) else 0
     if standalone_mode:
@@ -157,26 +157,3 @@ def _warn_of_unknown_plugins(manager: PluginManager, named: set[str]) -> None:
     if unknown:
         names = ", ".join(unknown)
         click.echo(f"sglang: SGLANG_PLUGINS or SGLANG_DISABLE_PLUGINS names what is not installed: {names}", err=True)
-
-
-def _report(error: SglangError, words: Sequence[str]) -> int:
-    """Tell the user what went wrong, on stderr, and for ``--json`` as an object on stdout too."""
-    code = exit_code(error)
-    click.echo(f"sglang: {error.problem}\nTry: {error.remedy}", err=True)
-    if not {"--json", "--json=true"}.isdisjoint(words):
-        kind = type(error).__name__
-        answer = {"type": kind, "problem": error.problem, "remedy": error.remedy, "exit_code": code}
-        click.echo(json.dumps({"error": answer}))
-    if os.environ.get("SGLANG_DEBUG") == "1":
-        traceback.print_exc()
-    return code
-
-
-def _report_defect(error: Exception) -> int:
-    if os.environ.get("SGLANG_DEBUG") == "1":
-        traceback.print_exc()
-    text = str(error).strip().splitlines()
-    message = f"{type(error).__name__}: {text[0]}" if text else type(error).__name__
-    click.echo(f"sglang: this should not happen: {message}", err=True)
-    click.echo("Try: run it again with SGLANG_DEBUG=1 to see where, and report it", err=True)
-    return EXIT_INTERNAL

@@ -1,5 +1,7 @@
 """Ctrl-C and SIGTERM while a run goes on."""
 
+from __future__ import annotations
+
 import logging
 import os
 import signal
@@ -7,8 +9,10 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
-from ..engine.control import StepControl
+if TYPE_CHECKING:
+    from ..engine.control import StepControl
 
 logger = logging.getLogger(__name__)
 

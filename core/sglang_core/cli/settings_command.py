@@ -13,7 +13,6 @@ from ..options.fields import OptionField
 from ..options.groups import OptionGroup
 from ..options.host import RunOptions
 from ..options.settings import Given, Settings, merge
-from ..options.sources import given_in_environment, given_in_file
 from ..plugins import PluginManager, PluginRecord
 from .flags import FlagGrammar, metavar
 
@@ -102,6 +101,8 @@ def merge_settings(manager: PluginManager, command: str, flags: list[Given], con
 
     :raises ConfigError: for a key or value that is not right; its origin is named.
     """
+    from ..options.sources import given_in_environment, given_in_file  # only where a command runs
+
     groups = manager.options.for_command(command)
     ignored = manager.options.ignored_by(command)
     in_file = given_in_file(config, manager.options, groups, ignored) if config else []

@@ -1,5 +1,5 @@
 """Runs a plan: step control and the in-process engine."""
 
-from .control import StepControl, describe_timings
+from .control import PreviewWish, StepControl, describe_timings
 
-__all__ = ["StepControl", "describe_timings"]
+__all__ = ["PreviewWish", "StepControl", "describe_timings"]

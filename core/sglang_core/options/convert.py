@@ -36,7 +36,10 @@ def convert(field: OptionField, value: Any) -> Any:
     """Return ``value`` in the type of the setting; texts are read, other values are checked.
 
     :raises ValueError: if it is not of that type; the message says what was expected.
+    :raises ConfigError: if it names a file that cannot be read.
     """
+    if field.details.reads_files:
+        value = _with_files_read(field, value)
     return _converter().structure(value, field.annotation)
 
 
@@ -88,6 +91,24 @@ def _mapping(converter: "Converter", value: Any, annotation: Any) -> dict[str, A
     if item is Any:  # JSON as it is: its texts stay texts
         return {str(key): entry for key, entry in value.items()}
     return {str(key).strip().replace("-", "_"): converter.structure(entry, item) for key, entry in value.items()}
+
+
+def _with_files_read(field: OptionField, value: Any) -> Any:
+    """Return the mapping that texts stand for: each a JSON object, a file, or ``name=value,name=value``."""
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
+        return value
+    merged: dict[str, Any] = {}
+    for text in texts:
+        if text.lower().endswith((".json", ".yaml", ".yml")) and "=" not in text:
+            from .sources import read_config_file  # it imports this module
+
+            merged.update({entry.key: entry.value for entry in read_config_file(Path(text), field.flag)})
+        elif text.lstrip().startswith("{"):
+            merged.update(_entries_of_text(text, is_json_only=True))
+        else:
+            merged.update({key: json_of_text(e) for key, e in _entries_of_text(text, is_json_only=False).items()})
+    return merged
 
 
 def _entries_of_text(text: str, is_json_only: bool) -> Mapping[str, Any]:

@@ -24,6 +24,7 @@ class OptionDetails:
     negative_flag: bool = False
     pattern: str | None = None
     is_secret: bool = False
+    reads_files: bool = False
 
 
 def option(
@@ -38,6 +39,7 @@ def option(
     negative_flag: bool = False,
     pattern: str | None = None,
     is_secret: bool = False,
+    reads_files: bool = False,
 ) -> Any:
     """Declare a setting as a field of an attrs class (``@frozen(kw_only=True)``).
 
@@ -53,6 +55,7 @@ def option(
     :param negative_flag: also offer ``--no-<name>`` for a boolean.
     :param pattern: for a mapping, a family of flags and keys such as ``"{key}_path"`` that set single entries.
     :param is_secret: never printed.
+    :param reads_files: for ``Mapping[str, Any]``, take the path of a JSON or YAML file or ``name=value,...`` as well.
     """
     details = OptionDetails(
         help=help,
@@ -62,11 +65,12 @@ def option(
         negative_flag=negative_flag,
         pattern=pattern,
         is_secret=is_secret,
+        reads_files=reads_files,
     )
     metadata = {_METADATA_KEY: details}
     if factory is not None:
-        return attrs.field(factory=factory, validator=validator, metadata=metadata)
-    return attrs.field(default=default, validator=validator, metadata=metadata)
+        return attrs.field(factory=factory, validator=validator, metadata=metadata, repr=not is_secret)
+    return attrs.field(default=default, validator=validator, metadata=metadata, repr=not is_secret)
 
 
 @frozen(kw_only=True)

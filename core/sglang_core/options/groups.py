@@ -21,6 +21,8 @@ class OptionGroup:
     ignored_by: tuple[str, ...] = ()
     #: Settings that change how a pipeline is loaded or run: a backend that does not honour one refuses it.
     is_execution: bool = False
+    #: Settings that may differ from request to request of a loaded model, because a transform follows them.
+    is_per_request: bool = False
     fields: tuple[OptionField, ...] = field(init=False, repr=False)
 
     def __attrs_post_init__(self) -> None:

@@ -45,6 +45,32 @@ class ExecutionOptions:
     component_precisions: Mapping[str, Precision] = option(
         factory=dict, help="Precision of single components, by their key in model_index.json."
     )
+    vae_tiling: bool | None = option(default=None, help="Decode in tiles, which needs less memory.")
+    vae_slicing: bool | None = option(default=None, help="Decode one item of a batch at a time.")
+
+
+@frozen(kw_only=True)
+class AttentionOptions:
+    """Attention."""
+
+    attention_backend: str | None = option(
+        default=None,
+        env="SGLANG_DIFFUSION_ATTENTION_BACKEND",
+        metavar="NAME",
+        help="Attention backend of every component, from 'sglang attention'; automatic if unset.",
+    )
+    attention_backend_config: Mapping[str, Any] = option(
+        factory=dict,
+        reads_files=True,
+        metavar="CONFIG",
+        help="Parameters of the attention backend: a JSON object, name=value,..., or a JSON or YAML file.",
+    )
+    component_attention_backends: Mapping[str, str] = option(
+        factory=dict,
+        aliases=("component_attention_backend",),
+        metavar="NAME=BACKEND ...",
+        help="Attention backend of single components, or of their .self or .cross attention.",
+    )
 
 
 @frozen(kw_only=True)
@@ -83,6 +109,15 @@ class SamplingOptions:
     negative_prompt: str | None = option(default=None, help="What to keep away from.")
     image_path: tuple[str, ...] = option(
         default=(), help="Image(s) to start from: files, http(s) or data: URLs.", aliases=("image_paths",)
+    )
+    mask_path: str | None = option(
+        default=None,
+        help="Mask of the image: paint anew where it is transparent or, if it is opaque all over, where it is white.",
+    )
+    strength: float | None = option(
+        default=None,
+        help="How far to go from the image, up to 1: all the way.",
+        validator=validators.optional([validators.gt(0), validators.le(1)]),
     )
     seed: tuple[int, ...] = option(
         default=(42,),

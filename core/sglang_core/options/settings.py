@@ -137,6 +137,8 @@ def _converted(given: Given, value: Any) -> Any:
     try:
         return convert(given.field, value)
     except ValueError as error:
+        if given.field.details.is_secret:  # the message quotes the value
+            raise _refusal(given.field, given.origin, "the value is not right") from None
         raise _refusal(given.field, given.origin, str(error)) from error
 
 

@@ -13,7 +13,7 @@ from ..registry import closest
 from .fields import OptionField
 from .groups import OptionGroup
 from .namespace import OptionNamespace
-from .settings import Given, Origin
+from .settings import Given, Origin, Settings, merge
 
 
 @frozen(kw_only=True)
@@ -26,26 +26,27 @@ class FileEntry:
     column: int
 
 
-def read_config_file(path: Path) -> list[FileEntry]:
+def read_config_file(path: Path, label: str = "--config") -> list[FileEntry]:
     """Return the entries of a JSON or YAML file.
 
+    :param label: how messages call the setting that named the file.
     :raises ConfigError: if the file cannot be read, is of another kind, or is not one mapping.
     """
     suffix = path.suffix.lower()
     if suffix not in {".json", ".yaml", ".yml"}:
         raise ConfigError(
-            f"--config {path}: {suffix or 'a name without extension'} is not a known format",
+            f"{label} {path}: {suffix or 'a name without extension'} is not a known format",
             "name the file .yaml, .yml or .json",
         )
     try:
         text = path.read_text(encoding="utf-8-sig")  # with or without BOM
     except FileNotFoundError as error:
-        raise ConfigError(f"--config {path}: there is no such file", "check the path") from error
+        raise ConfigError(f"{label} {path}: there is no such file", "check the path") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"--config {path}: it is not text in UTF-8", "save the file as UTF-8") from error
+        raise ConfigError(f"{label} {path}: it is not text in UTF-8", "save the file as UTF-8") from error
     except OSError as error:
         raise ConfigError(
-            f"--config {path}: cannot be read: {error.strerror}", "check the path and its rights"
+            f"{label} {path}: cannot be read: {error.strerror}", "check the path and its rights"
         ) from error
     return _json_entries(path, text) if suffix == ".json" else _yaml_entries(path, text)
 
@@ -174,6 +175,14 @@ def given_in_environment(groups: Sequence[OptionGroup], environment: Mapping[str
         for field in group.fields
         if (variable := field.details.env) and values.get(variable)
     ]
+
+
+def settings_from_environment(*groups: OptionGroup) -> Settings:
+    """Return settings as environment variables alone set them, for what runs without a command line.
+
+    :raises ConfigError: for a value that its setting does not take.
+    """
+    return merge(groups, [given_in_environment(groups)])
 
 
 def _words(field: OptionField, text: str) -> str | list[str]:

@@ -13,6 +13,7 @@ from attrs import evolve
 from ..backends import ExecutionBackend, LoadedPipeline, PipelineTransform
 from ..engine.control import StepControl
 from ..engine.in_process import Engine
+from ..engine.rank_control import RankControl, RunWork
 from ..errors import DeadlineExceededError, OutputError, RequestCancelledError, SglangError
 from ..events import Event, StageEnded, StageStarted, StepDone
 from ..hookspecs import hookimpl
@@ -31,7 +32,7 @@ _RECEIPT = {"format": 1, "request": {"prompt": "a red circle, ein Würfel, 円",
 def check_execution_backend(
     backend: ExecutionBackend, model: ModelDescription, folder: Path, **settings: Any
 ) -> ExecutionPlan:
-    """Plan, load and run a model, stop it in the middle, and run it again.
+    """Plan, load and run a model, stop it in the middle, and run it again, where it can within another run too.
 
     :param model: a model that the backend supports; its files lie in ``folder``.
     :param settings: settings of ``sglang generate`` for the run, for example small sizes and few steps. At least two
@@ -45,6 +46,7 @@ def check_execution_backend(
     try:
         _check_running(backend.name, engine)
         _check_stopping(backend.name, engine)
+        _check_interleaving(backend.name, engine)
     finally:
         engine.close()
     return plan
@@ -91,6 +93,28 @@ def _check_running(name: str, engine: Engine) -> None:
     _require(_same(first, again), f"{name}: the same request twice gives different frames")
     other = engine.run(evolve(request, seed=request.seed + 1), StepControl())
     _require(not _same(first, other), f"{name}: another seed gives the same frames")
+
+
+def _check_interleaving(name: str, engine: Engine) -> None:
+    """See that a run in the middle of another changes neither, where the pipeline says so."""
+    if not engine.can_interleave:
+        return
+    request = engine.plan.requests[0]
+    other = evolve(request, seed=request.seed + 1)
+    alone = [engine.run(each, StepControl()) for each in (request, other)]
+    steps: list[Event] = []
+    within: list[GeneratedMedia] = []
+
+    def interjected() -> RunWork | None:
+        if not steps:
+            return None
+        steps.clear()
+        return lambda: within.append(engine.run(other, StepControl()))
+
+    listener = [lambda event: steps.append(event) if isinstance(event, StepDone) else None]
+    around = engine.run(request, RankControl(listener, on_life=lambda: None, interjected=interjected))
+    is_same = _same(around, alone[0]) and all(_same(media, alone[1]) for media in within)
+    _require(is_same, f"{name}: it says can_interleave, but a run in the middle of another changes the frames")
 
 
 def _check_stopping(name: str, engine: Engine) -> None:

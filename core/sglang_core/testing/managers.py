@@ -6,6 +6,7 @@ from ..errors import ConfigError
 from ..hookspecs import hookimpl
 from ..options import OptionGroup, Origin, Settings
 from ..options.host import (
+    AttentionOptions,
     CallOptions,
     ExecutionOptions,
     ModelOptions,
@@ -15,6 +16,7 @@ from ..options.host import (
     SamplingOptions,
 )
 from ..options.settings import Given, merge
+from ..options.storage import StorageOptions
 from ..plugins import PluginManager
 
 
@@ -24,10 +26,11 @@ class HostOptions:
     @hookimpl
     def sglang_register_options(self) -> list[OptionGroup]:
         """Return the groups that planning and running read."""
-        plain = (SamplingOptions, ModelOptions, OutputOptions, CallOptions, RunOptions)
+        plain = (SamplingOptions, ModelOptions, OutputOptions, CallOptions, RunOptions, StorageOptions)
         return [
             *(OptionGroup(name=group.__name__, settings=group) for group in plain),
             OptionGroup(name="execution", settings=ExecutionOptions, is_execution=True),
+            OptionGroup(name="attention", settings=AttentionOptions, is_execution=True),
             OptionGroup(name="offload", settings=OffloadOptions, is_execution=True),
         ]
 

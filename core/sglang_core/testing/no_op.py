@@ -14,7 +14,7 @@ from ..engine.control import StepControl
 from ..hookspecs import hookimpl
 from ..models import ModelDescription
 from ..options import Settings
-from ..planning_types import Choice, ExecutionPlan
+from ..planning_types import AttentionPlan, Choice, ExecutionPlan
 from ..registry import Availability
 from ..requests import GeneratedMedia, GenerationRequest, MediaKind
 
@@ -68,9 +68,11 @@ class NoOpBackend:
         """Return what the test wants."""
         return self.supported
 
-    def choose_attention(self, model: ModelDescription, settings: Settings, device: str) -> Choice[str]:
+    def choose_attention(
+        self, model: ModelDescription, settings: Settings, device: str, precisions: Mapping[str, str | None]
+    ) -> AttentionPlan:
         """Return that there is none."""
-        return Choice(value="none", reason="nothing attends", is_automatic=True)
+        return AttentionPlan(default=Choice(value="none", reason="nothing attends", is_automatic=True))
 
     def describe_call(self, model: ModelDescription) -> CallDescription:
         """Return what the test wants."""

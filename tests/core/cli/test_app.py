@@ -51,6 +51,41 @@ def test_help_imports_nothing_heavy(words):
     assert done.stderr.split() == []
 
 
+#: Modules outside ``options`` and ``config`` whose attrs classes ``--help`` builds: half a millisecond for each class.
+HELP_BUILDS = {
+    *("sglang_core.attention", "sglang_core.checks", "sglang_core.cli.flags"),
+    *("sglang_core.plugins", "sglang_core.registry"),
+    *("sglang_plugins_builtin.attention.backends", "sglang_plugins_builtin.attention.flash_versions"),
+    "sglang_plugins_builtin.media.libraries",
+}
+BUILT = """
+import sys
+from sglang_core.cli import main
+main(["--help"], standalone_mode=False)
+for module in [module for name, module in sys.modules.items() if name.partition(".")[0] in {packages!r}]:
+    if any("__attrs_attrs__" in vars(value) for value in vars(module).values()
+           if isinstance(value, type) and value.__module__ == module.__name__):
+        print(module.__name__, file=sys.stderr)
+"""
+
+
+def test_help_builds_settings_and_little_else():
+    done = run_python(BUILT.format(packages={"sglang_core", "sglang_plugins_builtin"}))
+
+    assert done.returncode == 0, done.stderr
+    built = {name for name in done.stderr.split() if "options" not in name.split(".") and not name.endswith(".config")}
+    assert built <= HELP_BUILDS
+
+
+def test_help_imports_nothing_of_a_run():
+    run = ("backends", "engine", "events", "families", "models", "planning_types", "requests")
+    later = (*(f"sglang_core.{name}" for name in run), "difflib", "ctypes", "sqlite3")
+
+    done = run_python(PROBE % (later,), "--help")
+
+    assert done.stderr.split() == []
+
+
 def test_explain_imports_no_engine(tiny_model, tmp_path):
     words = ["explain", "--model-path", str(tiny_model), "--offline", "--json"]
 
@@ -208,6 +243,9 @@ def test_defect_is_one_line_and_says_how_to_see_more(sglang, no_op_manager, monk
     assert "SGLANG_DEBUG=1" in done.err
     assert "Traceback" not in done.err
     assert "Traceback" in with_debug.err
+    error = json.loads(sglang("fail", "--json").out)["error"]
+    assert error["problem"] == "this should not happen: ZeroDivisionError: by"
+    assert error["exit_code"] == 1
 
 
 def test_quarantined_plugin_is_shown_everywhere_and_stops_nothing(sglang, no_op_manager):

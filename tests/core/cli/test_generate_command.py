@@ -54,3 +54,52 @@ def test_settings_printed_by_generate_are_taken_by_generate(sglang, words, tmp_p
 
     assert done.code == 0, done.err
     assert len(json.loads(done.out)["outputs"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("json: true\nwidth: wide\n", "expected a whole number, not 'wide'"),
+        ("json: 'yes'\nwidht: 5\n", "unknown key 'widht'"),
+        ("json: true\nbackend: none_such\n", "unknown execution backend 'none_such'"),
+    ],
+    ids=["value", "key", "plan"],
+)
+def test_error_is_a_json_object_where_the_file_asks_for_json(text, problem, sglang, words, tmp_path):
+    (tmp_path / "run.yaml").write_text(text)
+
+    done = sglang("generate", *words, "--prompt", "a", "--config", tmp_path / "run.yaml")
+
+    error = json.loads(done.out)["error"]
+    assert problem in error["problem"]
+    assert error["exit_code"] == done.code == 2
+    assert error["problem"] in done.err
+
+
+@pytest.mark.parametrize(
+    ("text", "more"),
+    [
+        ("json: false\nwidth: wide\n", []),
+        ("json: true\nwidth: wide\n", ["--json", "false"]),
+        ("json: true\nwidth: wide\n", ["--json=false"]),
+        ("json: true\nwidth: [\n", []),
+    ],
+    ids=["file says no", "flag says no", "attached", "unreadable"],
+)
+def test_error_is_text_alone_where_nobody_can_have_asked_for_json(text, more, sglang, words, tmp_path):
+    (tmp_path / "run.yaml").write_text(text)
+
+    done = sglang("generate", *words, f"--config={tmp_path / 'run.yaml'}", *more)
+
+    assert done.code == 2
+    assert done.out == ""
+
+
+def test_explain_takes_the_flags_of_generate_that_only_concern_its_display(sglang, words, tmp_path):
+    (tmp_path / "run.yaml").write_text("quiet: true\nshow: true\njson: true\n")
+
+    done = sglang("explain", *words, "--quiet", "--show", "--config", tmp_path / "run.yaml")
+
+    assert done.code == 0, done.err
+    assert "backend     no_op" in done.out
+    assert "--quiet" not in sglang("explain", "--help").out

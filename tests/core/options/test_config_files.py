@@ -163,14 +163,14 @@ def test_printed_settings_read_back_are_the_same(read):
     text = (
         'prompt: ["\\x85 : # ° \\u2028 \\x7f", "🎨 \\ud83c\\udfa8"]\n'
         "seed: [1, 2]\nguidance_scale: 1e-05\nprecision: bf16\ntext_encoder_cpu_offload: false\n"
-        "component_precisions: {vae: fp32}\ndiffusers_kwargs: {a: [1, null, '5'], b: {c: yes}}\nhf_token: secret\n"
+        "component_precisions: {vae: fp32}\ndiffusers_kwargs: {a: [1, null, '5'], b: {c: yes}}\nhf_token: canary-7f3a\n"
     )
     once = read(text)
 
     printed = settings_as_yaml(once)
     twice = read(printed)
 
-    assert "secret" not in printed
+    assert "canary-7f3a" not in printed
     assert "# hf_token: (hidden)" in printed
     for group in (SamplingOptions, ExecutionOptions, OffloadOptions, OutputOptions):
         assert twice.of(group) == once.of(group)

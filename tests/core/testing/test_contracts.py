@@ -1,7 +1,7 @@
 """The contract suites accept what is right and name what is wrong."""
 
 import pytest
-from attrs import evolve
+from attrs import evolve, frozen
 
 from sglang_core import (
     Availability,
@@ -89,6 +89,32 @@ BAD_BACKENDS = {
 def test_broken_backend_is_found_out(backend, message, model, tiny_model):
     with pytest.raises(AssertionError, match=message):
         check_execution_backend(backend, model, tiny_model)
+
+
+@frozen(kw_only=True)
+class Interleaving(NoOpBackend):
+    """Says that runs may take place within each other, and keeps the seed of the last one to begin, or does not."""
+
+    is_right: bool = True
+
+    def load(self, plan, folder, control):
+        super().load(plan, folder, control)
+        return InterleavingPipeline(self, plan)
+
+
+class InterleavingPipeline(NoOpPipeline):
+    can_interleave = True
+
+    def run(self, request, control):
+        self.request = request
+        media = super().run(request, control)
+        return media if self._backend.is_right else self._draw(self.request)
+
+
+def test_runs_within_each_other_are_compared_with_runs_alone(model, tiny_model):
+    check_execution_backend(Interleaving(), model, tiny_model)
+    with pytest.raises(AssertionError, match="says can_interleave, but a run in the middle of another changes"):
+        check_execution_backend(Interleaving(is_right=False), model, tiny_model)
 
 
 def test_encoders_of_this_package_keep_the_contract(manager, tmp_path):
