@@ -1,10 +1,17 @@
 """The ``diffusers`` backend: runs any pipeline folder that diffusers can load."""
 
-from sglang_core import Check, ExecutionBackend, OptionGroup, hookimpl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sglang_core import Check, hookimpl
 
 from .backend import DiffusersBackend
 from .checks import check_accelerate, check_diffusers, check_transformers
 from .config import DIFFUSERS_GROUP
+
+if TYPE_CHECKING:
+    from sglang_core import ExecutionBackend, OptionGroup
 
 
 @hookimpl

@@ -1,20 +1,39 @@
 """Attention backends of diffusers: their names, what they need, and whether that is here. Nothing heavy is imported."""
 
+from __future__ import annotations
+
 import importlib.util
 import os
 import re
 from functools import cache
+from typing import TYPE_CHECKING
 
-from sglang_core import Availability, Choice, ConfigError, Settings, UnavailableError, closest
+from sglang_core import (
+    AttentionOptions,
+    AttentionPlan,
+    Availability,
+    Choice,
+    ConfigError,
+    ModelOptions,
+    UnavailableError,
+    closest,
+)
 
 from .config import DiffusersOptions
 from .pipeline_code import diffusers_folder
 
+if TYPE_CHECKING:
+    from sglang_core import ModelDescription, Settings
+
 #: How diffusers calls what the native backend has under another name.
 _TRANSLATIONS = {
     "torch_sdpa": "native",
+    "sdpa": "native",
     "torch_cudnn_sdpa": "_native_cudnn",
+    "cudnn_sdpa": "_native_cudnn",
+    "reference": "_native_math",
     "fa": "flash",
+    "flash_attn": "flash",
     "fa2": "flash",
     "fa3": "_flash_3_hub",
     "fa4": "flash_4_hub",
@@ -33,7 +52,9 @@ _PACKAGES = (
     ("_sage", "sageattention", 'pip install "sageattention>=2.1.1"'),
     ("xformers", "xformers", 'pip install "xformers>=0.0.29"'),
 )
-_RUNS_ANYWHERE = ("native", "flex", "_native")
+_RUNS_ON_CPU = frozenset({"native", "flex", "_native_math", "_native_flash"})
+#: What diffusers itself reads.
+ENVIRONMENT_VARIABLE = "DIFFUSERS_ATTN_BACKEND"
 
 
 @cache
@@ -82,18 +103,103 @@ def _probe_hub(name: str, trust_remote_code: bool) -> Availability:
     return Availability.yes()
 
 
-def choose_attention(settings: Settings, device: str) -> Choice[str]:
-    """Return the attention backend of a plan.
+def attention_setting(settings: Settings) -> tuple[str, str] | None:
+    """Return the name that was asked for, in the spelling of diffusers, and the setting that did.
 
-    :raises UnavailableError: if the one asked for does not run on ``device``.
+    ``attention_backend`` may be given in the words of the native backend, ``diffusers_attention_backend`` only in those
+    of diffusers.
+
+    :raises ConfigError: if both are given and differ.
+    :raises UnavailableError: if diffusers has nothing of that name.
     """
-    wanted = settings.of(DiffusersOptions).diffusers_attention_backend
-    if wanted is None:
-        from_environment = os.environ.get("DIFFUSERS_ATTN_BACKEND")
-        if from_environment:
-            return Choice(value=from_environment, reason="DIFFUSERS_ATTN_BACKEND", is_automatic=False)
-        return Choice(value="native", reason="the default of diffusers", is_automatic=True)
-    label = settings.origin("diffusers_attention_backend").label
-    if device == "cpu" and not wanted.startswith(_RUNS_ANYWHERE):
-        raise UnavailableError(f"{label} {wanted}: it does not run on cpu", "use 'native', or another --device")
-    return Choice(value=wanted, reason=label, is_automatic=False)
+    own = settings.of(DiffusersOptions).diffusers_attention_backend
+    shared = settings.of(AttentionOptions).attention_backend
+    own_label, label = (settings.origin(name).label for name in ("diffusers_attention_backend", "attention_backend"))
+    if shared is None:
+        return None if own is None else (own, own_label)
+    name = translated(shared, label)
+    if own is not None and own != name:
+        raise ConfigError(f"{label} {shared} and {own_label} {own} contradict each other", "leave one of them out")
+    return name, f"{label} {shared}" if name != shared else label
+
+
+def translated(name: str, label: str) -> str:
+    """Return the name of diffusers for a name of either vocabulary.
+
+    :raises UnavailableError: if diffusers has nothing of that name.
+    """
+    spelled = name.strip().lower()
+    if spelled in attention_names():
+        return spelled
+    if spelled in _TRANSLATIONS:
+        return _TRANSLATIONS[spelled]
+    known = (*attention_names(), *_TRANSLATIONS)
+    close = closest(spelled, known)
+    raise UnavailableError(
+        f"{label}: diffusers has no attention backend {name!r}",
+        f"use {close!r}" if close else "use --backend sglang where the model allows it, or 'native'",
+    )
+
+
+def plan_diffusers_attention(model: ModelDescription, settings: Settings, device: str) -> AttentionPlan:
+    """Return the attention backends of a plan: the one of all denoisers, and those of single components.
+
+    :raises ConfigError: for a component that the model does not have, or a role.
+    :raises UnavailableError: if one that was asked for does not run on ``device``.
+    """
+    default = _default(settings, device)
+    by_role = {}
+    label = settings.origin("component_attention_backends").label
+    is_trusted = settings.of(ModelOptions).trust_remote_code
+    for component, wanted in settings.of(AttentionOptions).component_attention_backends.items():
+        _refuse_component(model, component, label)
+        name = translated(wanted, f"{label}: {component}")
+        answer = probe_attention(name, is_trusted)
+        if not answer.is_available:
+            raise UnavailableError(f"{label}: {component}: {answer.reason}", answer.remedy)
+        _refuse_on_cpu(name, device, f"{label}: {component} {wanted}")
+        by_role[component] = Choice(value=name, reason=label, is_automatic=False)
+    if "transformer_2" in model.components and "transformer" in by_role:
+        by_role.setdefault("transformer_2", by_role["transformer"])
+    used = {choice.value for choice in (default, *by_role.values())}
+    lossy = tuple(sorted(name for name in used if "sage" in name))
+    warnings = tuple(
+        f"attention backend {name} is lossy: it differs from exact attention by more than rounding" for name in lossy
+    )
+    return AttentionPlan(default=default, by_role=by_role, lossy=lossy, warnings=warnings)
+
+
+def _default(settings: Settings, device: str) -> Choice[str]:
+    wanted = attention_setting(settings)
+    if wanted is not None:
+        name, label = wanted
+        _refuse_on_cpu(name, device, f"{label} {name}")
+        return Choice(value=name, reason=label, is_automatic=False)
+    from_environment = os.environ.get(ENVIRONMENT_VARIABLE)
+    if from_environment:
+        return Choice(value=from_environment, reason=ENVIRONMENT_VARIABLE, is_automatic=False)
+    return Choice(value="native", reason="the default of diffusers", is_automatic=True)
+
+
+def _refuse_component(model: ModelDescription, component: str, label: str) -> None:
+    name, dot, role = component.partition(".")
+    if name not in model.components:
+        close = closest(name, model.components)
+        known = ", ".join(model.components)
+        problem = f"{label}: {model.reference} has no component {name!r} (known: {known})"
+        raise ConfigError(problem, f"use {close!r}" if close else f"use one of: {known}")
+    if dot:
+        raise ConfigError(
+            f"{label}: backend diffusers can not choose the {role} attention of {name} alone",
+            f"use {name}, without .{role}, or --backend sglang",
+        )
+    if model.components[name].library == "transformers":
+        raise ConfigError(
+            f"{label}: backend diffusers can not choose the attention of {name}, which is of transformers",
+            f"leave {name} out, or use --backend sglang",
+        )
+
+
+def _refuse_on_cpu(name: str, device: str, label: str) -> None:
+    if device == "cpu" and name not in _RUNS_ON_CPU:
+        raise UnavailableError(f"{label}: it does not run on cpu", "use 'native', or another --device")

@@ -1,7 +1,9 @@
 """The backend as the host sees it while planning: light, nothing of torch or diffusers is imported."""
 
+from __future__ import annotations
+
 import importlib.util
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,23 +11,26 @@ import attrs
 
 from sglang_core import (
     Availability,
-    CallDescription,
     CallOptions,
-    Choice,
     ExecutionOptions,
-    ModelDescription,
     ModelLoadError,
     ModelOptions,
     OffloadOptions,
-    Settings,
+    UnavailableError,
 )
 
-from .attention import choose_attention, probe_attention
-from .calls import describe, makes_media, pipeline_code, uses_custom_pipeline
 from .config import DiffusersOptions
 
 if TYPE_CHECKING:
-    from sglang_core import ExecutionPlan, LoadedPipeline, StepControl
+    from sglang_core import (
+        AttentionPlan,
+        CallDescription,
+        ExecutionPlan,
+        LoadedPipeline,
+        ModelDescription,
+        Settings,
+        StepControl,
+    )
 
 _NEEDED = ("torch", "diffusers", "transformers", "accelerate")
 _INSTALL = 'pip install "sglang-plugins[diffusers]"'
@@ -40,9 +45,10 @@ class DiffusersBackend:
 
     @property
     def honours(self) -> Collection[str]:
-        """Return every setting of device, precision, offload and call, and this backend's own."""
+        """Return every setting of device, precision, offload and call, the choice of attention, and its own."""
         groups = (ExecutionOptions, OffloadOptions, CallOptions, DiffusersOptions)
-        return tuple(field.name for group in groups for field in attrs.fields(group))
+        names = (field.name for group in groups for field in attrs.fields(group))
+        return (*names, "attention_backend", "component_attention_backends")
 
     def probe(self) -> Availability:
         """Say whether the packages are installed."""
@@ -53,39 +59,50 @@ class DiffusersBackend:
 
     def supports(self, model: ModelDescription, settings: Settings) -> Availability:
         """Say whether the pipeline class is known, its code trusted and the attention backend there."""
+        from . import attention, calls  # what reads the sources of diffusers: only where something is planned
+
         is_trusted = settings.of(ModelOptions).trust_remote_code
-        if uses_custom_pipeline(model) and not is_trusted:
+        if calls.uses_custom_pipeline(model) and not is_trusted:
             return Availability.no(f"{model.reference} brings its own pipeline code ({model.pipeline_class})", _TRUST)
         foreign = _foreign_components(model)
         if foreign and not is_trusted:
             return Availability.no(f"{model.reference} brings its own code for {', '.join(foreign)}", _TRUST)
-        code = pipeline_code(model)
+        code = calls.pipeline_code(model)
         if code is None:
             return Availability.no(*_unknown_class(model))
-        if not makes_media(code):
+        if not calls.makes_media(code):
             made = ", ".join(sorted(code.results))
             return Availability.no(
                 f"{model.pipeline_class} makes neither pictures nor clips (it returns {made})",
                 "choose a text-to-image or text-to-video model",
             )
-        wanted = settings.of(DiffusersOptions).diffusers_attention_backend
-        return Availability.yes() if wanted is None else probe_attention(wanted, is_trusted)
+        try:
+            wanted = attention.attention_setting(settings)
+        except UnavailableError as error:
+            return Availability.no(error.problem, error.remedy)
+        return Availability.yes() if wanted is None else attention.probe_attention(wanted[0], is_trusted)
 
-    def choose_attention(self, model: ModelDescription, settings: Settings, device: str) -> Choice[str]:
-        """Return ``--diffusers-attention-backend``, or what diffusers takes by itself."""
-        return choose_attention(settings, device)
+    def choose_attention(
+        self, model: ModelDescription, settings: Settings, device: str, precisions: Mapping[str, str | None]
+    ) -> AttentionPlan:
+        """Return what the settings ask for, in the words of diffusers, or what diffusers takes by itself."""
+        from .attention import plan_diffusers_attention  # as above
+
+        return plan_diffusers_attention(model, settings, device)
 
     def describe_call(self, model: ModelDescription) -> CallDescription:
         """Say what the pipeline's call takes, from its source.
 
         :raises ModelLoadError: if neither diffusers nor the repo has the pipeline class.
         """
-        code = pipeline_code(model)
+        from . import calls  # as above
+
+        code = calls.pipeline_code(model)
         if code is None:
             raise ModelLoadError(*_unknown_class(model))
-        return describe(model, code)
+        return calls.describe(model, code)
 
-    def load(self, plan: "ExecutionPlan", folder: Path, control: "StepControl") -> "LoadedPipeline":
+    def load(self, plan: ExecutionPlan, folder: Path, control: StepControl) -> LoadedPipeline:
         """Import what runs the model (stage ``import``), then read its weights: each component a step of ``load``.
 
         :raises ModelLoadError: if the files cannot be used.
@@ -107,6 +124,8 @@ def _foreign_components(model: ModelDescription) -> list[str]:
 
 
 def _unknown_class(model: ModelDescription) -> tuple[str, str]:
+    from .calls import uses_custom_pipeline  # as above
+
     if uses_custom_pipeline(model):
         return (
             f"the Python file of {model.reference} has no class {model.pipeline_class} with a __call__",

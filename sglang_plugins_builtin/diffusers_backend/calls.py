@@ -1,13 +1,23 @@
 """What a call of a model takes and makes, from its pipeline's source and its components' configurations."""
 
+from __future__ import annotations
+
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sglang_core import CallDescription, MediaKind, ModelDescription
+from attrs import evolve
 
-from .pipeline_code import IMAGE_RESULTS, VIDEO_RESULTS, PipelineCode, installed_pipeline, parse_pipeline
+from sglang_core import CallDescription
+
+from .pipeline_code import IMAGE_RESULTS, VIDEO_RESULTS, installed_pipeline, parse_pipeline
+from .relatives import relative_of
+
+if TYPE_CHECKING:
+    from sglang_core import MediaKind, ModelDescription
+
+    from .pipeline_code import PipelineCode
 
 #: Arguments that the backend itself passes, or that would undo its step control.
 OWN_ARGUMENTS = frozenset(
@@ -40,6 +50,10 @@ _FRAME_RATES = {
     "StableVideo": 7,
 }
 _DEFAULT_FRAME_RATE = 24
+#: Pixels of a result where neither the model nor its configurations tell.
+_USUAL_AREA = 1024 * 1024
+#: They make a size of their own of the image, and drop the one they are given.
+_CHOOSE_THE_SIZE = frozenset({"QwenImageEditInpaintPipeline"})
 _STARTS_FROM_IMAGE = re.compile("Img2Img|ImageToVideo|Image2Video|I2V|I2I|Inpaint|Edit|StableVideoDiffusion|Upscale")
 
 
@@ -63,7 +77,20 @@ def makes_media(code: PipelineCode) -> bool:
 
 
 def describe(model: ModelDescription, code: PipelineCode) -> CallDescription:
-    """Put together what the host must know about a call."""
+    """Put together what the host must know about every call of a model: its own, and those of its relatives."""
+    call = _own_call(model, code)
+    if call.kind != "image" or uses_custom_pipeline(model):
+        return call
+    with_image = with_mask = None
+    if "image" not in call.parameters:
+        with_image = _relative_call(model, relative_of(model, "image"))
+    if "mask_image" not in call.parameters:
+        with_mask = _relative_call(model, relative_of(model, "mask"))
+    return evolve(call, with_image=with_image, with_mask=with_mask)
+
+
+def _own_call(model: ModelDescription, code: PipelineCode) -> CallDescription:
+    """Put together what the host must know about the call of one pipeline."""
     kind = _kind(code)
     parameters = {name: value for name, value in code.parameters.items() if name not in OWN_ARGUMENTS}
     spellings = _spellings(model, parameters)
@@ -83,6 +110,35 @@ def describe(model: ModelDescription, code: PipelineCode) -> CallDescription:
     )
 
 
+def _relative_call(model: ModelDescription, code: PipelineCode | None) -> CallDescription | None:
+    """Return the call of another pipeline on the components of a model; the result has the shape of its image."""
+    if code is None:
+        return None
+    call = _own_call(model, code)
+    sides: dict[str, Any] = {} if code.class_name in _CHOOSE_THE_SIZE else {"width": None, "height": None}
+    parameters = {name: value for name, value in call.parameters.items() if name not in {"width", "height"}}
+    return evolve(
+        call,
+        parameters={**parameters, **sides},
+        max_images=1,
+        pipeline_class=code.class_name,
+        image_area=_area(model) if sides else None,
+    )
+
+
+def _area(model: ModelDescription) -> int:
+    """Return how many pixels the results of a model usually have."""
+    width, height = model.sampling_defaults.get("width"), model.sampling_defaults.get("height")
+    if width and height:
+        return int(width * height)
+    pixels, _ = _pixels_and_frames(model)
+    for name in ("unet", "transformer"):
+        size = _whole(model.components[name].config.get("sample_size")) if name in model.components else None
+        if size is not None:
+            return (size * pixels) ** 2
+    return _USUAL_AREA
+
+
 def _kind(code: PipelineCode) -> MediaKind:
     if code.results & VIDEO_RESULTS:
         return "video"
@@ -95,6 +151,8 @@ def _required(code: PipelineCode, parameters: Mapping[str, Any]) -> tuple[str, .
     required = [name for name in code.required if name in parameters]
     if "image" in parameters and "image" not in required and _STARTS_FROM_IMAGE.search(code.class_name):
         required.append("image")
+    if "mask_image" in parameters and "mask_image" not in required and "Inpaint" in code.class_name:
+        required.append("mask_image")
     return tuple(required)
 
 

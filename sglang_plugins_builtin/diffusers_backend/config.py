@@ -14,8 +14,11 @@ class DiffusersOptions:
         help="Attention of diffusers pipelines: flash, _flash_3_hub, sage, xformers, native, or another it has.",
         metavar="NAME",
     )
-    vae_tiling: bool | None = option(default=None, help="Decode in tiles, which needs less memory.")
-    vae_slicing: bool | None = option(default=None, help="Decode one item of a batch at a time.")
 
 
-DIFFUSERS_GROUP = OptionGroup(name="diffusers", settings=DiffusersOptions, is_execution=True)
+DIFFUSERS_GROUP = OptionGroup(
+    name="diffusers",
+    settings=DiffusersOptions,
+    commands=("generate", "explain", "serve"),
+    is_execution=True,
+)

@@ -3,29 +3,34 @@
 import re
 from typing import Any
 
-import torch
-
-from sglang_core import ExecutionPlan, ModelLoadError, OutOfDeviceMemoryError, RequestError, SglangError
+from sglang_core import (
+    ExecutionPlan,
+    GenerationRequest,
+    ModelLoadError,
+    OutOfDeviceMemoryError,
+    RequestError,
+    SglangError,
+    is_out_of_memory,
+    out_of_memory_error,
+    run_remedy,
+    saving_flags,
+    size_text,
+)
 
 _LONGEST_REASON = 300
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Say whether an error means that memory ran out; the CPU allocator has no class of its own for it."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
-
-
-def out_of_memory(error: BaseException, plan: ExecutionPlan, doing: str) -> OutOfDeviceMemoryError:
-    """Say how much was asked for and free, and what would need less."""
+def out_of_memory(
+    error: BaseException, plan: ExecutionPlan, doing: str, request: GenerationRequest | None = None
+) -> OutOfDeviceMemoryError:
+    """Say what did not fit, how much more was asked for, and what would need less."""
     device = plan.device.value
-    asked = re.search(r"(?:allocate|tried to allocate) ([\d.]+ ?\w+)", str(error))
-    free = (
-        f", {torch.cuda.mem_get_info()[0]:,} bytes are free" if device == "cuda" and torch.cuda.is_available() else ""
-    )
-    amount = f" ({asked.group(1)} more were asked for{free})" if asked else free
-    smaller = "ask for a smaller size, or fewer frames"
-    remedy = smaller if device == "cpu" else f"offload with --component-residency all=component-offload, or {smaller}"
-    return OutOfDeviceMemoryError(f"{doing} does not fit into the memory of {device}{amount}", remedy)
+    if request is None:
+        saving = saving_flags(plan.components, plan.settings, device)
+        remedy = f"save memory with {', '.join(saving)}" if saving else "use a device with more memory"
+    else:
+        remedy = run_remedy(plan, request, memory_of=None, capacity_bytes=None)
+    return out_of_memory_error(error, device, doing, remedy)
 
 
 def load_failure(error: Exception, plan: ExecutionPlan, what: str) -> SglangError:
@@ -37,10 +42,10 @@ def load_failure(error: Exception, plan: ExecutionPlan, what: str) -> SglangErro
     return ModelLoadError(f"{what} of {plan.model.reference} can not be loaded: {reason_of(error)}", remedy)
 
 
-def run_failure(error: Exception, plan: ExecutionPlan) -> SglangError:
+def run_failure(error: Exception, plan: ExecutionPlan, request: GenerationRequest) -> SglangError:
     """Say why a call failed."""
     if is_out_of_memory(error):
-        return out_of_memory(error, plan, "this request")
+        return out_of_memory(error, plan, size_text(request), request)
     precision = plan.components[next(iter(plan.components))].precision.value if plan.components else None
     text = reason_of(error)
     remedy = "change the argument it names"

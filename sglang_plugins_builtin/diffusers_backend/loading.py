@@ -9,12 +9,24 @@ from typing import Any
 import diffusers
 import torch
 import transformers
+from diffusers.models import attention_dispatch
 
-from sglang_core import ComponentDescription, ExecutionPlan, ModelOptions, SglangError, StepControl, UnavailableError
+from sglang_core import (
+    Choice,
+    ComponentDescription,
+    ExecutionOptions,
+    ExecutionPlan,
+    ModelOptions,
+    SglangError,
+    StepControl,
+    UnavailableError,
+    is_out_of_memory,
+)
 
+from .attention import ENVIRONMENT_VARIABLE
 from .calls import uses_custom_pipeline
-from .config import DiffusersOptions
-from .failures import incomplete_weights, is_out_of_memory, load_failure
+from .corrections import correct_calls
+from .failures import incomplete_weights, load_failure
 from .pipeline import DiffusersPipeline
 from .residency import move_if_resident, place
 from .startup import collection_paused
@@ -40,6 +52,7 @@ def load_pipeline(plan: ExecutionPlan, folder: Path, control: StepControl) -> Di
                 components[name] = component
             control.step("load", index, total, "component")
         pipeline = _guarded(plan, "the pipeline", _assemble, plan, folder, components)
+        correct_calls(pipeline)
         _guarded(plan, "the pipeline", place, pipeline, plan)
         _apply_settings(pipeline, plan)
     return DiffusersPipeline(pipeline, plan)
@@ -139,11 +152,10 @@ def _assemble(plan: ExecutionPlan, folder: Path, components: dict[str, Any]) -> 
 
 
 def _apply_settings(pipeline: Any, plan: ExecutionPlan) -> None:
-    options = plan.settings.of(DiffusersOptions)
-    _switch_vae(pipeline, plan, "vae_tiling", "tiling", options.vae_tiling)
-    _switch_vae(pipeline, plan, "vae_slicing", "slicing", options.vae_slicing)
-    if options.diffusers_attention_backend is not None:
-        _set_attention(pipeline, plan, options.diffusers_attention_backend)
+    execution = plan.settings.of(ExecutionOptions)
+    _switch_vae(pipeline, plan, "vae_tiling", "tiling", execution.vae_tiling)
+    _switch_vae(pipeline, plan, "vae_slicing", "slicing", execution.vae_slicing)
+    _set_attention(pipeline, plan)
 
 
 def _switch_vae(pipeline: Any, plan: ExecutionPlan, setting: str, word: str, wanted: bool | None) -> None:
@@ -161,20 +173,44 @@ def _switch_vae(pipeline: Any, plan: ExecutionPlan, setting: str, word: str, wan
         raise UnavailableError(f"{label} does not apply to {plan.model.reference}: {what}", "leave it out") from error
 
 
-def _set_attention(pipeline: Any, plan: ExecutionPlan, name: str) -> None:
-    label = f"{plan.settings.origin('diffusers_attention_backend').label} {name}"
-    settable = [
-        component
-        for key, component in pipeline.components.items()
-        if key.startswith(_WITH_ATTENTION) and hasattr(component, "set_attention_backend")
-    ]
-    if not settable:
-        problem = f"{label} does not apply: no component of {plan.model.reference} can change its attention"
-        raise UnavailableError(problem, "leave it out")
-    for component in settable:
-        try:
-            component.set_attention_backend(name)
-        except Exception as error:  # diffusers raises RuntimeError, ValueError and ImportError here
-            if is_out_of_memory(error):
-                raise
-            raise UnavailableError(f"{label}: {error}", "use 'native', or leave it out") from error
+def _set_attention(pipeline: Any, plan: ExecutionPlan) -> None:
+    """Give the denoisers the attention of the plan, and single components their own."""
+    chosen = dict(plan.component_attention)
+    if not plan.attention.is_automatic and plan.attention.reason != ENVIRONMENT_VARIABLE:
+        denoisers = [key for key, part in pipeline.components.items() if _is_denoiser(key, part)]
+        if not denoisers:
+            raise _no_attention(plan.attention, f"no component of {plan.model.reference}")
+        chosen = {**dict.fromkeys(denoisers, plan.attention), **chosen}
+    registry = attention_dispatch._AttentionBackendRegistry
+    active, _ = registry.get_active_backend()
+    try:
+        for key, choice in chosen.items():
+            _set_attention_of(pipeline.components.get(key), key, choice)
+    finally:
+        registry.set_active_backend(active)  # diffusers would give the last one to whatever has no choice of its own
+
+
+def _is_denoiser(key: str, component: Any) -> bool:
+    return key.startswith(_WITH_ATTENTION) and hasattr(component, "set_attention_backend")
+
+
+def _set_attention_of(component: Any, key: str, choice: Choice[str]) -> None:
+    if not hasattr(component, "set_attention_backend"):
+        raise _no_attention(choice, f"nothing in {key}")
+    label = choice.reason if choice.reason.endswith(choice.value) else f"{choice.reason} {choice.value}"
+    try:
+        component.set_attention_backend(choice.value)
+    except Exception as error:  # diffusers raises RuntimeError, ValueError and ImportError here
+        if is_out_of_memory(error):
+            raise
+        raise UnavailableError(f"{label}: {error}", "use 'native', or leave it out") from error
+    # Processors of the older kind call torch themselves: there the choice would go unheard.
+    heard = any(hasattr(getattr(module, "processor", None), "_attention_backend") for module in component.modules())
+    if not heard and choice.value != "native":
+        raise _no_attention(choice, f"nothing in {key} ({type(component).__name__})")
+
+
+def _no_attention(choice: Choice[str], what: str) -> UnavailableError:
+    return UnavailableError(
+        f"{choice.reason} {choice.value} does not apply: {what} can change its attention", "leave it out"
+    )

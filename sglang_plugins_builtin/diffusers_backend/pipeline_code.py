@@ -31,6 +31,8 @@ class PipelineCode:
     takes_any: bool
     #: Empty when the source does not tell.
     results: frozenset[str]
+    #: What it is made of: the arguments of its ``__init__`` that have no default.
+    components: frozenset[str] = frozenset()
     text: str = field(repr=False)
 
 
@@ -92,7 +94,8 @@ def _of_class(text: str, name: str, seen: set[str]) -> PipelineCode | None:
     node = next(item for item in ast.parse(block).body if isinstance(item, ast.ClassDef))
     calls = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__call__"]
     if calls:
-        return _of_call(name, calls[-1], block)
+        makers = [item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"]
+        return _of_call(name, calls[-1], block, frozenset(_required_names(makers[-1])) if makers else frozenset())
     for base in node.bases:
         parent = base.id if isinstance(base, ast.Name) else base.attr if isinstance(base, ast.Attribute) else ""
         found = _of_class(text, parent, seen | {name}) or installed_pipeline(parent)
@@ -110,7 +113,12 @@ def _class_block(text: str, name: str) -> str | None:
     return text[start.start() : end.start() if end else None]
 
 
-def _of_call(class_name: str, call: ast.FunctionDef, text: str) -> PipelineCode:
+def _required_names(function: ast.FunctionDef) -> list[str]:
+    positional = [argument.arg for argument in [*function.args.posonlyargs, *function.args.args]][1:]  # without self
+    return positional[: len(positional) - len(function.args.defaults)]
+
+
+def _of_call(class_name: str, call: ast.FunctionDef, text: str, components: frozenset[str]) -> PipelineCode:
     positional = [*call.args.posonlyargs, *call.args.args][1:]  # without self
     defaults = call.args.defaults
     missing = len(positional) - len(defaults)
@@ -132,6 +140,7 @@ def _of_call(class_name: str, call: ast.FunctionDef, text: str) -> PipelineCode:
         required=tuple(required),
         takes_any=takes_any,
         results=frozenset(_results(call)),
+        components=components,
         text=text,
     )
 

@@ -74,3 +74,10 @@ def _keep_hooks(pipeline: Any, hooks: list[Any], others: list[str]) -> None:
 
     pipeline._exclude_from_cpu_offload = others  # where diffusers looks for its execution device
     pipeline.maybe_free_model_hooks = free
+
+
+def share_places(pipeline: Any, relative: Any) -> None:
+    """Make another pipeline on the same components find its device and empty it as the first one does."""
+    for name in ("_exclude_from_cpu_offload", "maybe_free_model_hooks"):
+        if name in vars(pipeline):
+            setattr(relative, name, vars(pipeline)[name])

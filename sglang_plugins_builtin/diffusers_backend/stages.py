@@ -6,19 +6,26 @@ repo brings, and needs no callback from it.
 """
 
 import functools
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any
 
 from sglang_core import StepControl
 
+from .previews import Estimate, Frames, estimate_of
+
 
 class CallStages:
-    """The stages of one call, ``encode``, ``denoise``, ``decode``, as a context around it."""
+    """The stages of one call, ``encode``, ``denoise``, ``decode``, as a context around it.
 
-    def __init__(self, control: StepControl) -> None:
+    :param show: makes a picture of an estimate of the clean latents, if it can.
+    """
+
+    def __init__(self, control: StepControl, show: Callable[[Estimate], Frames | None] = lambda estimate: None) -> None:
         self._control = control
+        self._show = show
+        self._estimate: Estimate | None = None
         self._open: AbstractContextManager[None] | None = None
         self._stage = ""
         self._total: int | None = None
@@ -60,6 +67,11 @@ class CallStages:
         """Note that one step is done."""
         self._index += 1
         self._control.step("denoise", self._index, self._total)
+        estimate, self._estimate = self._estimate, None
+        if estimate is not None:
+            frames = self._show(estimate)
+            if frames is not None:
+                self._control.preview(frames)
 
     def end_steps(self) -> None:
         """Note that the pipeline closed its progress bar."""
@@ -72,8 +84,10 @@ class CallStages:
         elif self._stage != "denoise":
             self._enter("denoise", num_timesteps)
 
-    def scheduler_stepped(self) -> None:
-        """Note that a scheduler has answered."""
+    def scheduler_stepped(self, estimate: Callable[[], Estimate]) -> None:
+        """Note that a scheduler has answered; ``estimate`` is asked for only if a picture is wished for."""
+        if self._control.wants_preview(self._index + 1, self._total):
+            self._estimate = estimate()
         if not self._has_bar:
             self.step_done()
 
@@ -143,16 +157,17 @@ class StageWatch:
 
     def __init__(self, pipeline: Any) -> None:
         self.current: CallStages | None = None
-        self._watch_bars(pipeline)
+        self.watch_bars(pipeline)
         for name, component in pipeline.components.items():
             if name.startswith("scheduler") or name.endswith("_scheduler"):
                 self._watch_scheduler(component)
             elif hasattr(component, "register_forward_pre_hook") and not name.startswith(_DENOISERS):
                 self._watch_module(component, is_decoder="vae" in name or name in {"vqvae", "movq", "vocoder"})
             elif hasattr(component, "progress_bar"):
-                self._watch_bars(component)
+                self.watch_bars(component)
 
-    def _watch_bars(self, pipeline: Any) -> None:
+    def watch_bars(self, pipeline: Any) -> None:
+        """Watch what another pipeline on the same components tells its progress bar."""
         original = pipeline.progress_bar if hasattr(pipeline, "progress_bar") else None
 
         def progress_bar(iterable: Iterable[Any] | None = None, total: int | None = None) -> Any:
@@ -179,7 +194,7 @@ class StageWatch:
                 return original.step(self, *args, **kwargs)
             current.scheduler_steps(_num_timesteps(self))
             result = original.step(self, *args, **kwargs)
-            current.scheduler_stepped()
+            current.scheduler_stepped(lambda: estimate_of(self, args, result))
             return result
 
         names = {"step": step, "__module__": original.__module__, "__qualname__": original.__qualname__}

@@ -1,9 +1,16 @@
 """``--enable-torch-compile``: compiles the blocks that a denoiser repeats."""
 
-from sglang_core import OptionGroup, PipelineTransform, hookimpl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sglang_core import hookimpl
 
 from .config import TORCH_COMPILE_GROUP
 from .transform import TorchCompile
+
+if TYPE_CHECKING:
+    from sglang_core import OptionGroup, PipelineTransform
 
 
 @hookimpl

@@ -14,4 +14,9 @@ class TorchCompileOptions:
     )
 
 
-TORCH_COMPILE_GROUP = OptionGroup(name="torch_compile", settings=TorchCompileOptions, is_execution=True)
+TORCH_COMPILE_GROUP = OptionGroup(
+    name="torch_compile",
+    settings=TorchCompileOptions,
+    commands=("generate", "explain", "serve"),
+    is_execution=True,
+)

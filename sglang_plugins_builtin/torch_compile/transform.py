@@ -1,14 +1,22 @@
 """Compiles the denoisers of a loaded pipeline, block by block where they repeat."""
 
+from __future__ import annotations
+
 import importlib.util
 import logging
+import os
 import shutil
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sglang_core import Availability, ExecutionPlan, LoadedPipeline, UnavailableError
+from sglang_core import Availability, UnavailableError, diffusion_cache
 
 from .config import TorchCompileOptions
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+    from sglang_core import ExecutionPlan, LoadedPipeline
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +27,8 @@ class TorchCompile:
     """Marks modules for compilation; torch compiles each on its first call.
 
     A repeated block is compiled once and reused for all its copies, which takes a fraction of the time of the whole
-    model and loses little speed (``compile_repeated_blocks`` of diffusers).
+    model and loses little speed. A module names the classes of its blocks by ``_repeated_blocks``, as those of
+    diffusers do. What was compiled is kept in the user's cache, so that the next process begins with it.
     """
 
     name = "torch-compile"
@@ -51,6 +60,12 @@ class TorchCompile:
             label = plan.settings.origin("enable_torch_compile").label
             problem = f"{label} does not apply: {plan.model.reference} has no denoiser to compile"
             raise UnavailableError(problem, "leave it out")
+        _keep_compiled_code(os.environ)
+        from sglang_core import InterleavingPipeline  # only where something is loaded
+
+        if isinstance(pipeline, InterleavingPipeline):
+            # What is compiled for one size may be used for another, with other rounding: not in the middle of a run.
+            pipeline.can_interleave = False
         for name, module in denoisers.items():
             logger.info("compiling %s (%s) on its first call", name, _compile(module))
 
@@ -62,8 +77,18 @@ def _is_denoiser(name: str, module: Any) -> bool:
 def _compile(module: Any) -> str:
     """Mark one module and say what of it."""
     names = getattr(module, "_repeated_blocks", None) or ()
-    if any(type(child).__name__ in names for child in module.modules()):
-        module.compile_repeated_blocks()
+    blocks = [child for child in module.modules() if type(child).__name__ in names]
+    for block in blocks:
+        block.compile()
+    if blocks:
         return f"repeated blocks {', '.join(names)}"
     module.compile()
     return "the whole module"
+
+
+def _keep_compiled_code(environ: MutableMapping[str, str]) -> None:
+    """Let torch keep what it compiles among the user's caches, for the next process; a choice of the user wins.
+
+    Its own default is a folder that all users share.
+    """
+    environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(diffusion_cache(environ) / "compiled"))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from sglang_core import (
+    AttentionOptions,
     CallOptions,
     Choice,
     ExecutionOptions,
@@ -30,6 +31,7 @@ from sglang_plugins_builtin.torch_compile.config import TORCH_COMPILE_GROUP
 GROUPS = (
     OptionGroup(name="model", settings=ModelOptions),
     OptionGroup(name="execution", settings=ExecutionOptions, is_execution=True),
+    OptionGroup(name="attention", settings=AttentionOptions, is_execution=True),
     OptionGroup(name="offload", settings=OffloadOptions, is_execution=True),
     OptionGroup(name="sampling", settings=SamplingOptions),
     OptionGroup(name="call", settings=CallOptions, is_execution=True),
@@ -214,6 +216,7 @@ def plan_of(folder: Path, /, **values: Any) -> ExecutionPlan:
     backend = DiffusersBackend()
     settings = settings_of(**values)
     model = describe_model(FolderSource(folder.name, "directory", folder))
+    attention = backend.choose_attention(model, settings, "cpu", {})
     call = backend.describe_call(model)
     requests, reasons = plan_requests(model, call, settings)
     return ExecutionPlan(
@@ -221,7 +224,8 @@ def plan_of(folder: Path, /, **values: Any) -> ExecutionPlan:
         kind=call.kind,
         backend=Choice(value="diffusers", reason="", is_automatic=True),
         device=Choice(value="cpu", reason="", is_automatic=True),
-        attention=backend.choose_attention(model, settings, "cpu"),
+        attention=attention.default,
+        component_attention=attention.by_role,
         components=plan_components(model, settings, "cpu"),
         transforms=(),
         call=call,

@@ -94,7 +94,9 @@ def test_distilled_guidance_keeps_its_name() -> None:
         ("stable", {"diffusers_kwargs": {"gidance_rescale": 1}}, "gidance_rescale is no argument of StableDiff"),
         ("stable", {"diffusers_kwargs": {"output_type": "pil"}}, "output_type is no argument"),
         ("custom", {"guidance_scale": 3.0, "trust_remote_code": True}, "GreyPipeline takes no guidance_scale"),
-        ("qwen", {"image_path": ("data:,x",)}, "this model takes no image"),
+        ("wan", {"image_path": ("data:,x",)}, "this model takes no image"),
+        ("wan", {"image_path": ("data:,x",), "mask_path": "data:,x"}, "this model has no inpainting pipeline"),
+        ("qwen", {"mask_path": "data:,x"}, "--mask-path is given without an image"),
     ],
 )
 def test_what_the_call_does_not_take_is_refused_by_name(

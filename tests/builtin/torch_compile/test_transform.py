@@ -1,5 +1,7 @@
 """What the transform marks for compilation; compiling itself is torch's."""
 
+import os
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -40,6 +42,13 @@ def test_a_compiler_must_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "g++" in answer.remedy
 
 
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep what the transform sets from the tests that follow."""
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "")
+    monkeypatch.delenv("TORCHINDUCTOR_CACHE_DIR")
+
+
 def test_repeated_blocks_are_compiled_and_the_rest_is_not() -> None:
     import torch
 
@@ -47,16 +56,15 @@ def test_repeated_blocks_are_compiled_and_the_rest_is_not() -> None:
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             return x + 1
 
+        def compile(self, **settings: Any) -> None:
+            super().compile(backend="eager")
+
     class Denoiser(torch.nn.Module):
         _repeated_blocks = ("Block",)
 
         def __init__(self) -> None:
             super().__init__()
             self.blocks = torch.nn.ModuleList([Block(), Block()])
-
-        def compile_repeated_blocks(self) -> None:
-            for block in self.blocks:
-                block.compile(backend="eager")
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for block in self.blocks:
@@ -91,3 +99,29 @@ def test_a_denoiser_without_repeated_blocks_is_compiled_whole() -> None:
 def test_a_pipeline_without_a_denoiser_is_refused() -> None:
     with pytest.raises(UnavailableError, match="some/model has no denoiser to compile"):
         TorchCompile().apply(pipeline_of(vae=object()), plan_with(True))
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "{root}/compiled"), ("/chosen", "/chosen")])
+def test_compiled_code_is_kept_among_the_caches_of_the_user(
+    given: str | None, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setenv("SGLANG_DIFFUSION_CACHE_ROOT", str(tmp_path))
+    if given is not None:
+        monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", given)
+
+    TorchCompile().apply(pipeline_of(unet=torch.nn.Linear(2, 2)), plan_with(True))
+
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == expected.format(root=tmp_path)
+
+
+def test_no_run_takes_place_in_the_middle_of_another() -> None:
+    import torch
+
+    pipeline = pipeline_of(transformer=torch.nn.Identity())
+    pipeline.can_interleave = True
+
+    TorchCompile().apply(pipeline, plan_with(True))
+
+    assert pipeline.can_interleave is False
