@@ -5,14 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from sglang_core import (
-    PluginManager,
-    Settings,
-    SettingsCommand,
-    cancel_on_signals,
-    describe_timings,
-    pass_settings,
-)
+from sglang_core import PluginManager, Settings, SettingsCommand, cancel_on_signals, pass_settings
 
 from .repeat import with_receipt
 
@@ -40,6 +33,8 @@ def generate(settings: Settings) -> None:
 
 
 def _result_to_json(result: "GenerationResult") -> dict[str, Any]:
+    from sglang_core import describe_timings
+
     return {
         "outputs": [_output_to_json(output) for output in result.outputs],
         "duration_s": round(result.duration_s, 3),
@@ -50,6 +45,9 @@ def _result_to_json(result: "GenerationResult") -> dict[str, Any]:
 def _output_to_json(output: "GenerationOutput") -> dict[str, Any]:
     return {
         "path": None if output.path is None else str(output.path),
+        "url": output.url,
+        "object_key": output.object_key,
+        "upload_error": output.upload_error,
         "prompt": output.prompt,
         "seed": output.seed,
         "kind": output.kind,

@@ -3,14 +3,16 @@
 import json
 import shutil
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
 import click
 
 from sglang_core import CheckStatus, PluginManager
 
-from .findings import Finding, count_statuses, examine
+if TYPE_CHECKING:
+    from .findings import Finding
 
 _COLOURS: dict[CheckStatus, str] = {"ok": "green", "warning": "yellow", "problem": "red"}
 _MARK_WIDTH = 9
@@ -24,17 +26,19 @@ def doctor(manager: PluginManager, is_json: bool) -> None:
 
     The exit code is 0 when there is no problem (warnings are none), else 1.
     """
+    from .findings import count_statuses, examine
+
     findings = list(examine(manager))
     counts = count_statuses(findings)
     if is_json:
         answer = {"ok": not counts["problem"], "counts": counts, "checks": [finding.to_json() for finding in findings]}
         click.echo(json.dumps(answer, indent=2))
     else:
-        click.echo(_report(findings, shutil.get_terminal_size().columns))
+        click.echo(_report(findings, counts, shutil.get_terminal_size().columns))
     click.get_current_context().exit(1 if counts["problem"] else 0)
 
 
-def _report(findings: Sequence[Finding], width: int) -> str:
+def _report(findings: "Sequence[Finding]", counts: Mapping[CheckStatus, int], width: int) -> str:
     """Return the table, grouped by plugin in the order of the findings."""
     name_width = max((len(finding.check) for finding in findings), default=0)
     lines = []
@@ -43,11 +47,10 @@ def _report(findings: Sequence[Finding], width: int) -> str:
         for finding in group:
             lines += _rows(finding, name_width, width)
         lines.append("")
-    counts = count_statuses(findings)
     return "\n".join([*lines, ", ".join(_count(number, status) for status, number in counts.items())])
 
 
-def _rows(finding: Finding, name_width: int, width: int) -> list[str]:
+def _rows(finding: "Finding", name_width: int, width: int) -> list[str]:
     indent = " " * (2 + _MARK_WIDTH + name_width + 2)
     room = max(30, width - len(indent))
     message = textwrap.wrap(finding.message, room, break_on_hyphens=False) or [""]

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from sglang_core import CheckResult, OutputOptions
+from sglang_core import CheckResult, OutputOptions, diffusion_cache, user_cache
 
 #: Below this a folder gets a warning.
 LOW_OUTPUT_BYTES = 1_000_000_000
@@ -35,17 +35,7 @@ def hub_cache(environ: Mapping[str, str]) -> Path:
     if environ.get("HF_HUB_CACHE"):
         return Path(environ["HF_HUB_CACHE"]).expanduser()
     home = environ.get("HF_HOME")
-    return Path(home).expanduser() / "hub" if home else _user_cache(environ) / "huggingface" / "hub"
-
-
-def diffusion_cache(environ: Mapping[str, str]) -> Path:
-    """Return the root of the diffusion caches."""
-    root = environ.get("SGLANG_DIFFUSION_CACHE_ROOT")
-    return Path(root).expanduser() if root else _user_cache(environ) / "sgl_diffusion"
-
-
-def _user_cache(environ: Mapping[str, str]) -> Path:
-    return Path(environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
+    return Path(home).expanduser() / "hub" if home else user_cache(environ) / "huggingface" / "hub"
 
 
 def check_folder(path: Path, low_bytes: int, remedy: str) -> CheckResult:

@@ -1,11 +1,17 @@
 """The file formats of results: PNG, JPEG, WebP and GIF by Pillow, MP4 by PyAV; each file carries its receipt."""
 
-from collections.abc import Sequence
+from __future__ import annotations
 
-from sglang_core import Check, MediaEncoder, hookimpl
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from sglang_core import hookimpl
 
 from .checks import CHECKS
 from .encoders import GifEncoder, JpegEncoder, Mp4Encoder, PngEncoder, WebpEncoder
+
+if TYPE_CHECKING:
+    from sglang_core import Check, MediaEncoder
 
 
 @hookimpl

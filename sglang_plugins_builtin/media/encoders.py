@@ -1,22 +1,21 @@
 """The encoders as the host sees them: what each can hold, and what is checked before and after the real work."""
 
+from __future__ import annotations
+
 from collections.abc import Collection
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from sglang_core import (
-    Availability,
-    ConfigError,
-    EncodingOptions,
-    GeneratedMedia,
-    MediaKind,
-    OutputError,
-    Receipt,
-)
+from sglang_core import ConfigError, OutputError
 
-from .libraries import PILLOW, PYAV, Library
+from .libraries import PILLOW, PYAV
 from .receipt_readers import NotThisFormatError, gif_comment, jpeg_comment, mp4_comment, png_comment, webp_comment
 from .receipts import unpack
+
+if TYPE_CHECKING:
+    from sglang_core import Availability, EncodingOptions, GeneratedMedia, MediaKind, Receipt
+
+    from .libraries import Library
 
 IMAGE: frozenset[MediaKind] = frozenset({"image"})
 VIDEO: frozenset[MediaKind] = frozenset({"video"})

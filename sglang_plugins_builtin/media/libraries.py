@@ -1,5 +1,6 @@
 """Which library writes a format, and whether it is there, without importing it."""
 
+from functools import cache
 from importlib import metadata, util
 
 from attrs import frozen
@@ -17,13 +18,18 @@ class Library:
     remedy: str
 
     def probe(self) -> Availability:
-        """Say whether it is installed, with its version."""
-        if util.find_spec(self.module) is None:
-            return Availability.no(f"{self.title} is not installed", self.remedy)
-        try:
-            return Availability.yes(f"{self.title} {metadata.version(self.distribution)}")
-        except metadata.PackageNotFoundError:  # importable, but from no installed distribution
-            return Availability.yes(self.title)
+        """Say whether it is installed, with its version; found out once, for a server asks with every request."""
+        return _look_for(self)
+
+
+@cache
+def _look_for(library: Library) -> Availability:
+    if util.find_spec(library.module) is None:
+        return Availability.no(f"{library.title} is not installed", library.remedy)
+    try:
+        return Availability.yes(f"{library.title} {metadata.version(library.distribution)}")
+    except metadata.PackageNotFoundError:  # importable, but from no installed distribution
+        return Availability.yes(library.title)
 
 
 PILLOW = Library(module="PIL", distribution="pillow", title="Pillow", remedy="pip install pillow")

@@ -1,10 +1,14 @@
 """The receipt as text: the comment of the file, a JSON object whose one key says whose it is."""
 
+from __future__ import annotations
+
 import json
 import logging
 import re
+from typing import TYPE_CHECKING
 
-from sglang_core import Receipt
+if TYPE_CHECKING:
+    from sglang_core import Receipt
 
 logger = logging.getLogger(__name__)
 

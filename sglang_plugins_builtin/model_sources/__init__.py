@@ -1,10 +1,17 @@
 """Models in local folders and on the hub."""
 
-from sglang_core import Check, ModelResolver, hookimpl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sglang_core import Check, hookimpl
 
 from .checks import check_hub
 from .directory import DirectoryResolver
 from .hub import HubResolver
+
+if TYPE_CHECKING:
+    from sglang_core import ModelResolver
 
 
 @hookimpl

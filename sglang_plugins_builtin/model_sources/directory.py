@@ -1,20 +1,17 @@
 """A model in a local folder."""
 
+from __future__ import annotations
+
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from sglang_core import (
-    Availability,
-    ConfigError,
-    FolderSource,
-    ModelLoadError,
-    ModelNotFoundError,
-    ModelReference,
-    ModelSource,
-    closest,
-)
+from sglang_core import Availability, ConfigError, ModelLoadError, ModelNotFoundError, closest
 
 from .known_models import known_sampling_values
+
+if TYPE_CHECKING:
+    from sglang_core import FolderSource, ModelReference, ModelSource
 
 _LOCAL_PREFIXES = ("./", "../", "/", "~", ".\\", "..\\")
 #: A snapshot in the hub's cache: ``models--org--name/snapshots/<commit>``.
@@ -62,6 +59,8 @@ class DirectoryResolver:
 
 
 def _open(reference: ModelReference, path: Path) -> FolderSource:
+    from sglang_core import FolderSource  # only where a model is looked for
+
     folder = path.resolve()
     snapshot = _SNAPSHOT.search(folder.as_posix())
     revision = snapshot[1] if snapshot else None

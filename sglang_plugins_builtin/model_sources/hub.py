@@ -1,9 +1,15 @@
 """A model on the hub, by its id."""
 
+from __future__ import annotations
+
 import importlib.util
 import re
+from typing import TYPE_CHECKING
 
-from sglang_core import Availability, ModelNotFoundError, ModelReference, ModelSource
+from sglang_core import Availability, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from sglang_core import ModelReference, ModelSource
 
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
 _INSTALL = 'pip install "sglang-plugins[hub]"'

@@ -40,6 +40,10 @@ from .hub_errors import UnreachableHubError, hub_error
 from .known_models import known_sampling_values
 
 logger = logging.getLogger(__name__)
+# The client warns of a repo without an index, and one of an adapter has none.
+logging.getLogger("huggingface_hub._snapshot_download").addFilter(
+    lambda record: not str(record.msg).startswith("No files matched")
+)
 
 INDEX_FILE = "model_index.json"
 #: Files up to this size are downloaded whole into the cache when something of them is read.
@@ -109,14 +113,27 @@ def _is_inside(path: str) -> bool:
 
 def _open_cached(reference: ModelReference, reason: str) -> "HubSource":
     found = try_to_load_from_cache(reference.path, INDEX_FILE, revision=reference.revision)
-    if not isinstance(found, str):
+    folder = Path(found).parent if isinstance(found, str) else _cached_folder(reference)
+    if folder is None:
         version = f" at revision {reference.revision}" if reference.revision else ""
         raise ModelNotFoundError(
             f"{reference.path}{version} is not in the cache {constants.HF_HUB_CACHE}, and {reason}",
             "run once without --offline and HF_HUB_OFFLINE while connected, or give a local folder",
         )
-    folder = Path(found).parent
     return HubSource(reference, folder, _listing(reference, folder), is_offline=True)
+
+
+def _cached_folder(reference: ModelReference) -> Path | None:
+    """Return the folder of a repo that is no pipeline (an adapter has no index), if a file of it was downloaded."""
+    try:
+        entries = get_cached_repo_tree(reference.path, revision=reference.revision)
+    except CachedRepoTreeNotFoundError:
+        return None
+    for path in (entry.path for entry in entries if _is_inside(entry.path)):
+        found = try_to_load_from_cache(reference.path, path, revision=reference.revision)
+        if isinstance(found, str):
+            return Path(found.removesuffix(path))
+    return None
 
 
 class HubSource:

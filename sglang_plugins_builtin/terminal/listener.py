@@ -1,17 +1,22 @@
 """Follows the events of runs and keeps a display for each."""
 
+from __future__ import annotations
+
 import atexit
 import sys
 import time
 from contextlib import AbstractContextManager
-from typing import Protocol, TextIO
+from typing import TYPE_CHECKING, Protocol, TextIO
 
-from sglang_core import Event, OutputSaved, RunEnded, RunStarted, Settings, StageEnded, StageStarted, StepDone
+from sglang_core import OutputSaved, OutputUploaded, RunEnded, RunStarted, StageEnded, StageStarted, StepDone
 
 from .config import TerminalOptions
 from .plain import PlainDisplay, SilentDisplay
 from .summary import can_move_cursor, may_style, output_line, run_line
 from .writing import write_line
+
+if TYPE_CHECKING:
+    from sglang_core import Event, Settings
 
 
 class Display(Protocol):
@@ -65,6 +70,13 @@ class _WatchedRun:
 
                 show_preview(event.path, _terminal_streams(self.options))
 
+    def output_uploaded(self, event: OutputUploaded) -> None:
+        """Print where an output went. With ``--json`` the answer says it: a signed URL is not for stderr."""
+        if self.options.quiet or self.options.json:
+            return
+        with self.display.aside():
+            write_line(sys.stdout, f"{event.path} is now {event.url}")
+
     def ended(self, event: RunEnded) -> None:
         """Close the display and sum up a run that did not make exactly one output."""
         self.display.close()
@@ -104,6 +116,8 @@ class RunWatcher:
             run.display.stage_ended(event)
         elif isinstance(event, OutputSaved):
             run.output_saved(event)
+        elif isinstance(event, OutputUploaded):
+            run.output_uploaded(event)
         elif isinstance(event, RunEnded):
             self._runs.pop(event.run_id).ended(event)
 

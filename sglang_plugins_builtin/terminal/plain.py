@@ -1,14 +1,17 @@
 """Progress as a few log lines, for pipes, files and terminals without cursor control."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TextIO
-
-from sglang_core import StageEnded, StageStarted, StepDone
+from typing import TYPE_CHECKING, TextIO
 
 from .amounts import amount_text, count_text, seconds_text
 from .writing import write_line
+
+if TYPE_CHECKING:
+    from sglang_core import StageEnded, StageStarted, StepDone
 
 #: A stage that takes longer than this gets a line in between.
 REPORT_INTERVAL_S = 30.0

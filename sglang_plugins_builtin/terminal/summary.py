@@ -1,12 +1,15 @@
 """The line that says what became of an output."""
 
+from __future__ import annotations
+
 import os
 from collections.abc import Mapping
-from typing import Any
-
-from sglang_core import OutputSaved
+from typing import TYPE_CHECKING, Any
 
 from .amounts import amount_text, seconds_text
+
+if TYPE_CHECKING:
+    from sglang_core import OutputSaved
 
 
 def output_line(event: OutputSaved, elapsed_s: float, is_styled: bool = False) -> str:

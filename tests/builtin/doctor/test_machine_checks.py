@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sglang_core import diffusion_cache
 from sglang_core.plugins import PluginManager
 from sglang_plugins_builtin import doctor
 from sglang_plugins_builtin.doctor import folders, machine, software
@@ -145,4 +146,4 @@ def test_folder_without_permission_is_a_problem() -> None:
 )
 def test_cache_folders_follow_their_variables(environ: dict[str, str], hub: str, diffusion: str) -> None:
     assert str(folders.hub_cache(environ)) == os.path.expanduser(hub)
-    assert str(folders.diffusion_cache(environ)) == os.path.expanduser(diffusion)
+    assert str(diffusion_cache(environ)) == os.path.expanduser(diffusion)

@@ -4,9 +4,11 @@ Started as a script: ``recorded_runs.py SCENARIO [option ...]`` with options lik
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from sglang_core import Event, OutputSaved, RunEnded, RunStarted, Settings, StageEnded, StageStarted, StepDone
 from sglang_plugins_builtin.terminal import sglang_on_event
@@ -78,7 +80,8 @@ def main(scenario: str, options: list[str]) -> None:
     elif scenario == "interrupted":  # what the engine does on Ctrl-C: it tells the end, and the error goes on
         try:
             sglang_on_event(StageStarted(run_id=RUN, stage="denoise", total=20))
-            time.sleep(60)  # ended by the signal
+            Path(os.environ["MARK"]).touch()
+            time.sleep(600)  # ended by the signal
         except KeyboardInterrupt:
             sglang_on_event(StageEnded(run_id=RUN, stage="denoise", duration_s=1.0, ok=False))
             sglang_on_event(ended("cancelled"))

@@ -11,10 +11,12 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pyte
 import pytest
+from http_process import wait_for
 from PIL import Image
 
 SCRIPT = Path(__file__).with_name("recorded_runs.py")
@@ -43,7 +45,7 @@ class Terminal:
         )
         os.close(inner)
 
-    def read(self, timeout_s: float = 20.0) -> bool:
+    def read(self, timeout_s: float = 60.0) -> bool:
         """Read what is there; say whether the program can still write."""
         assert select.select([self._fd], [], [], timeout_s)[0], f"nothing came; the screen is {self.lines}"
         try:
@@ -54,17 +56,25 @@ class Terminal:
         self._stream.feed(piece)
         return bool(piece)
 
-    def wait_for(self, text: str, timeout_s: float = 20.0) -> None:
+    def wait_for(self, text: str, timeout_s: float = 60.0) -> None:
         deadline = time.monotonic() + timeout_s
         while not any(text in line for line in self.lines):
             assert time.monotonic() < deadline, f"{text!r} never came; the screen is {self.lines}"
             assert self.read(), f"the program ended without {text!r}; the screen is {self.lines}"
 
+    def wait_until(self, is_so: Callable[[list[str]], bool], timeout_s: float = 60.0) -> list[str]:
+        """Read until the screen is as it should be; a piece may end in the middle of a redrawing."""
+        deadline = time.monotonic() + timeout_s
+        while not is_so(self.lines):
+            assert time.monotonic() < deadline, f"the screen stays {self.lines}"
+            assert self.read(), f"the program ended with the screen {self.lines}"
+        return self.lines
+
     def finish(self) -> int:
         while self.read():
             pass
         os.close(self._fd)
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def type(self, text: str) -> None:
         os.write(self._fd, text.encode())
@@ -88,14 +98,11 @@ def test_running_stage_shows_bytes_speed_and_the_finished_stages() -> None:
     terminal = Terminal("halted", columns=100)
 
     terminal.wait_for("download")
-    terminal.wait_for("words of a library")
     terminal.wait_for("1.0 GB/4.0 GB")
-    screen = terminal.lines
+    above = ["WARNING: slow mirror", "words of a library"]  # above the display, whole
+    terminal.wait_until(lambda lines: lines[:2] == above and any("load 0.5 s" in line for line in lines))
     terminal.type("\n")
     terminal.finish()
-
-    assert any("load 0.5 s" in line for line in screen)
-    assert screen[:2] == ["WARNING: slow mirror", "words of a library"]  # above the display, whole
 
 
 def test_process_that_ends_without_telling_gives_the_cursor_back() -> None:
@@ -117,10 +124,12 @@ def test_failure_in_the_middle_leaves_only_its_message() -> None:
     assert not terminal.screen.cursor.hidden
 
 
-def test_ctrl_c_takes_the_display_away() -> None:
-    terminal = Terminal("interrupted")
+def test_ctrl_c_takes_the_display_away(tmp_path: Path) -> None:
+    mark = tmp_path / "mark"
+    terminal = Terminal("interrupted", MARK=str(mark))
 
     terminal.wait_for("denoise")
+    wait_for(mark.exists, "the stage")  # it is on the screen before the event has been told to its end
     terminal.process.send_signal(signal.SIGINT)
 
     assert terminal.finish() == 130
@@ -134,13 +143,11 @@ def test_display_fits_the_width_of_the_terminal(columns: int) -> None:
 
     terminal.wait_for("download")
     terminal.wait_for("words of a libr")
-    for _ in range(3):
-        terminal.read()
-    rows = [line for line in terminal.lines if "load" in line]
+    # "load 0.5 s" and "download ...": neither is broken into two, nor drawn twice
+    rows = terminal.wait_until(lambda lines: sum("load" in line for line in lines) == 2)
     terminal.type("\n")
     terminal.finish()
 
-    assert len(rows) == 2  # "load 0.5 s" and "download ...": neither is broken into two, nor drawn twice
     assert max(len(row) for row in rows) <= columns
 
 

@@ -1,0 +1,100 @@
+"""What the page shows of jobs beyond the API: the queue, receipts, and content that a storage has."""
+
+import asyncio
+import itertools
+import re
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from sglang_core import ApiError, Job, JobQuery
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+    from starlette.routing import BaseRoute
+
+    from sglang_core import Server
+
+_MAX_SHOWN = 50
+_ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+
+
+class JobViews:
+    """Endpoints of one server; each shows a client its own jobs, and all of them to a key for administration."""
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+
+    def routes(self) -> "Sequence[BaseRoute]":
+        """Return all routes."""
+        from starlette.routing import Route
+
+        return [
+            Route("/playground/api/queue", self.queue, methods=["GET"]),
+            Route("/playground/api/receipts/{job_id}", self.receipts, methods=["GET"]),
+            Route("/playground/api/content/{job_id}/{index:int}", self.content, methods=["GET"]),
+        ]
+
+    async def queue(self, request: "Request") -> "Response":
+        """Return the jobs that run and wait, in the order in which they are expected to run."""
+        from starlette.responses import JSONResponse
+
+        query = JobQuery(
+            kind=self._server.plan.kind,
+            owner=self._reader(request),
+            statuses=("queued", "in_progress", "cancelling"),
+            limit=_MAX_SHOWN,
+            order="asc",
+        )
+        shown = [self._entry(job) for job in await self._server.jobs.list(query)]
+        shown.sort(key=lambda entry: (entry["state"] == "queued", entry["queue_position"] or 0))
+        load = self._server.jobs.statistics()
+        return JSONResponse({"jobs": shown, "num_queued": load.queued, "num_running": load.running})
+
+    def _entry(self, job: Job) -> dict[str, Any]:
+        is_queued = job.status == "queued"
+        return {
+            "id": job.id,
+            "state": job.status,
+            "stage": job.stage,
+            "progress": min(99, int(job.progress * 100)),
+            "prompt": job.settings.get("prompt"),
+            "queue_position": self._server.jobs.queue_position(job.id) if is_queued else None,
+            "wait_s": self._server.jobs.wait_s(job.id) if is_queued else None,
+        }
+
+    async def receipts(self, request: "Request") -> "Response":
+        """Return the receipt of each output of a job."""
+        from starlette.responses import JSONResponse
+
+        job = await self._find(request)
+        return JSONResponse({"id": job.id, "receipts": [dict(output.receipt) for output in job.outputs]})
+
+    async def content(self, request: "Request") -> "Response":
+        """Hand an uploaded output through: the page loads nothing from other hosts."""
+        from starlette.responses import StreamingResponse
+
+        job = await self._find(request)
+        index = request.path_params["index"]
+        output = next((output for output in job.outputs if output.index == index), None)
+        storage = self._server.storage
+        if output is None or output.object_key is None or storage is None:
+            raise ApiError(404, f"{job.id} has no uploaded output {index}", code="output_not_found")
+        chunks = iter(storage.read(output.object_key))
+        # What is wrong shows with the first bytes, while there is still a status to answer with.
+        first = await asyncio.to_thread(next, chunks, b"")
+        content: Iterator[bytes] = itertools.chain((first,), chunks)
+        return StreamingResponse(content, media_type=output.media_type)
+
+    async def _find(self, request: "Request") -> Job:
+        job_id = request.path_params["job_id"]
+        job = None
+        if _ID.fullmatch(job_id):
+            job = await self._server.jobs.get(job_id, owner=self._reader(request))
+        if job is None:
+            raise ApiError(404, f"there is no job {job_id[:100]!r}", code="job_not_found")
+        return job
+
+    def _reader(self, request: "Request") -> str | None:
+        key = self._server.api_key_of(request)
+        return None if key is None or "admin" in key.scopes else key.name

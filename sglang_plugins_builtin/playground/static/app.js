@@ -1,0 +1,128 @@
+/** The page: asks the server what it has, and puts the parts together. */
+
+import { call } from "./api.js";
+import { Details } from "./details.js";
+import { announce, find, showProblem } from "./dom.js";
+import { describeFields, describeSizes } from "./fields.js";
+import { SettingsForm } from "./form.js";
+import { Gallery } from "./gallery.js";
+import { collection, isOver } from "./jobs.js";
+import { Queue } from "./queue.js";
+import { showKeyEntry, startKeyEntry, startTheme, watchHealth } from "./settings.js";
+import { Stage } from "./stage.js";
+
+class Playground {
+  constructor(document_, card, limits) {
+    const kind = card.output_kind;
+    Object.assign(this, { card, kind, isSending: false });
+    this.form = new SettingsForm(describeFields(document_, card, limits), describeSizes(card, limits), card);
+    this.gallery = new Gallery({ kind, onOpen: (record) => this.details.open(record) });
+    this.stage = new Stage({
+      kind,
+      onOver: (record) => {
+        this.gallery.add(record);
+        this.queue.soon();
+      },
+      onOpen: (record) => this.details.open(record),
+    });
+    this.details = new Details({
+      kind,
+      onAgain: (record) => this.again(record),
+      onDeleted: (record) => {
+        this.gallery.remove(record.id);
+        this.stage.clear(record);
+        announce("Deleted");
+      },
+    });
+    this.queue = new Queue({
+      kind,
+      followed: () => this.stage.id,
+      onLeft: (id) => id !== this.stage.id && this.gallery.addById(id),
+      onFollow: (job) => this.stage.follow(job),
+    });
+  }
+
+  async start() {
+    find("model-name").textContent = this.card.id;
+    document.title = `Playground · ${this.card.id}`;
+    find("form").addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.generate();
+    });
+    // A field that is folded away can not be pointed at.
+    find("form").addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
+    find("reset").addEventListener("click", () => this.form.reset());
+    find("generate").disabled = false;
+    this.gallery.loadMore();
+    this.queue.soon();
+    await this.resume();
+  }
+
+  /** Go on with the job that was followed before the page was loaded again. */
+  async resume() {
+    const id = Stage.remembered();
+    if (!id) return;
+    try {
+      const record = await call(`${collection(this.kind)}/${id}`);
+      if (isOver(record)) this.stage.finish(record);
+      else this.stage.follow(record);
+    } catch {
+      this.stage.end(); // it is gone, which is no problem of this page
+    }
+  }
+
+  async generate() {
+    if (this.isSending) return;
+    this.isSending = true;
+    this.form.clearProblem();
+    try {
+      const { body, hasImages } = await this.form.read();
+      const record = await call(this.address(hasImages), { method: "POST", body });
+      this.stage.follow(record);
+      const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+      find("stage").scrollIntoView({ behavior, block: "nearest" });
+      this.queue.soon();
+    } catch (error) {
+      this.form.showProblem(error);
+    } finally {
+      this.isSending = false;
+    }
+  }
+
+  address(hasImages) {
+    if (this.kind === "video") return "/v1/videos";
+    return hasImages ? "/v1/images/edits" : "/v1/images/generations";
+  }
+
+  again(record) {
+    this.form.apply(record);
+    find("prompt").focus();
+    announce("The settings are in the form");
+  }
+}
+
+let hasBegun = false;
+
+/** Ask for what the page is made of; called again when the server has become ready, if it was not. */
+async function begin() {
+  if (hasBegun) return;
+  hasBegun = true;
+  try {
+    const [document_, models, server] = await Promise.all([
+      call("/openapi.json"),
+      call("/v1/models"),
+      call("/server_info"),
+    ]);
+    showProblem("form-problem", null);
+    showKeyEntry(document_);
+    await new Playground(document_, models.data[0], server.limits).start();
+  } catch (error) {
+    hasBegun = false;
+    if (error.status !== 401) showProblem("form-problem", error);
+  }
+}
+
+startTheme();
+startKeyEntry();
+begin();
+watchHealth(begin);
