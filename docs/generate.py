@@ -33,6 +33,11 @@ from sglang_core.cli.exit_codes import EXIT_CODES, EXIT_INTERNAL, exit_code
 from sglang_core.cli.flags import metavar
 from sglang_core.options.convert import expected, to_plain
 from sglang_plugins_builtin.demo_models.resolver import WEIGHTS_FOLDER
+from sglang_plugins_builtin.openai_api.docs_page import value_words
+from sglang_plugins_builtin.openai_api.document import BODIES
+from sglang_plugins_builtin.openai_api.fields import RequestFields
+from sglang_plugins_builtin.openai_api.paths import all_paths
+from sglang_plugins_builtin.openai_api.schemas import request_schema
 
 CORE = Path(sglang_core.__file__).parent
 FOLDER = Path(__file__).parent / "generated"
@@ -253,11 +258,44 @@ def model_cards_page(manager: PluginManager) -> Iterator[str]:
         yield re.sub(r"^(?=##+ )", "#", text, flags=re.MULTILINE).strip()
 
 
+def http_api_page(manager: PluginManager) -> Iterator[str]:
+    """Every route and every field of the OpenAI API."""
+    yield "# HTTP reference"
+    yield (
+        "The routes of the plugin `openai_api` and what their bodies take. A server tells the same, with the routes of "
+        "its other plugins, at `/openapi.json` for programs and at `/docs` for people; [The HTTP API](../api.md) is "
+        "the guide."
+    )
+    rows = ["| | | |", "|---|---|---|"]
+    for path, item in all_paths().items():
+        rows += [f"| {method.upper()} | `{path}` | {operation['summary']} |" for method, operation in item.items()]
+    yield "## Routes"
+    yield "\n".join(rows)
+    for request, use in BODIES.items():
+        yield f"## {request.__name__}"
+        yield f"The body of {use}."
+        yield from _body_tables(request)
+
+
+def _body_tables(request: type[RequestFields]) -> Iterator[str]:
+    schema = request_schema(request, is_form=True)
+    rows = ["| field | takes | |", "|---|---|---|"]
+    for name, field in schema["properties"].items():
+        mark = " (required)" if name in schema["required"] else ""
+        rows.append(f"| `{name}`{mark} | {value_words(field)} | {field['description']} |")
+    yield "\n".join(rows)
+    refused = [(name, reason) for name, reason in request.unsupported.items() if name not in request.harmless]
+    if refused:
+        yield "Fields of other servers that are refused, with the reason:"
+        yield "\n".join(["| field | |", "|---|---|", *(f"| `{name}` | {reason} |" for name, reason in refused)])
+
+
 PAGES: dict[str, Callable[[PluginManager], Iterator[str]]] = {
     "commands.md": commands_page,
     "errors.md": errors_page,
     "formats.md": formats_page,
     "hooks.md": hooks_page,
+    "http-api.md": http_api_page,
     "model-cards.md": model_cards_page,
     "plugins.md": plugins_page,
     "public-surface.md": surface_page,
