@@ -22,7 +22,8 @@ def test_orthogonal_matrices_have_singular_values_near_one(shape: tuple[int, int
 
     assert values.min() > 0.6
     assert values.max() < 1.3
-    torch.testing.assert_close(orthogonal(5 * matrices), orthogonal(matrices))
+    # Where the products are in bfloat16, another rounding of the start may move the end by a few units of its last bit.
+    torch.testing.assert_close(orthogonal(5 * matrices), orthogonal(matrices), atol=0.03, rtol=0)
 
 
 def test_muon_moves_every_direction_equally_far() -> None:

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
+from shapes_training.products import use_bf16_products
+
 from .captions import training_clips
 from .clips import Clip, draw_clip
 from .whole_clip import as_clips, encode_mean, use_whole_clips
@@ -63,6 +65,7 @@ class LatentBank:
 def _encode(vae: AutoencoderKLWan, clips: list[Clip], *, use_compile: bool, batch_size: int = 8) -> torch.Tensor:
     """Encode clips; changes the autoencoder to work on whole ones."""
     use_whole_clips(vae)
+    use_bf16_products(vae)
     encode = torch.compile(encode_mean) if use_compile else encode_mean
     parts = []
     with torch.no_grad():

@@ -18,6 +18,7 @@ from transformers import T5Tokenizer, UMT5EncoderModel
 
 from shapes_training.naming import load_trained_text
 from shapes_training.parallel import run_processes, share
+from shapes_training.products import use_bf16_products
 from shapes_training.stage import Stage, load_average, read_trained
 
 from .captions import EMPTY_CAPTION
@@ -81,6 +82,7 @@ def _train(config: TransformerConfig, vae_config: VaeConfig, out: Path, rank: in
     torch.manual_seed(config.seed)
     tokenizer = prepare_tokenizer(out / "tokenizer")
     model = TextToVideo(config.network, tokenizer, vae_config.z_dim)
+    use_bf16_products(model)
     if text_weights := load_trained_text(out):
         model.text_encoder.load_state_dict(text_weights)
     optimizers = create_optimizers(model, config.peak_learning_rate, weight_decay=0.01)

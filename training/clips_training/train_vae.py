@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from shapes_training.drawing import BACKGROUNDS, COLOURS
 from shapes_training.optimizers import Optimizers
 from shapes_training.parallel import run_processes
+from shapes_training.products import use_bf16_products
 from shapes_training.stage import Stage, load_average, read_trained
 from shapes_training.train_vae import reconstruction_loss
 
@@ -38,7 +39,7 @@ class VaeConfig:
     #: Training time; the learning rate falls to zero within it.
     minutes: float = field(default=30.0, validator=gt(0))
     #: Last part of the training, on whole clips in place of crops.
-    whole_clip_fraction: float = 0.2
+    whole_clip_fraction: float = 0.4
     #: Crops in one step, over all processes; whole clips are a quarter as many.
     batch_size: int = field(default=8, validator=gt(0))
     crop_size: int = 32
@@ -163,6 +164,7 @@ def _train(config: VaeConfig, out: Path, rank: int) -> None:
     torch.manual_seed(config.seed)
     vae = create_vae(config)
     use_whole_clips(vae)
+    use_bf16_products(vae)
     optimizers = Optimizers([], list(vae.parameters()), config.peak_learning_rate, weight_decay=0.0)
     stage = Stage("autoencoder", out / CHECKPOINT, vae, optimizers, config, keys=("vae", "optimizer"), decay=0.998)
     # Every process draws clips of its own.

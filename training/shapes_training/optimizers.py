@@ -8,12 +8,14 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from .products import multiplies_bf16_fast
+
 
 class Muon:
-    """Momentum made orthogonal (Jordan et al., 2024), in float32.
+    """Momentum made orthogonal (Jordan et al., 2024).
 
-    ``torch.optim.Muon`` computes in bfloat16, which takes a processor without matrix
-    units for it twice as long. Updates are scaled to the size of AdamW's, so that one learning rate
+    ``torch.optim.Muon`` always computes in bfloat16, which takes a processor without matrix
+    units for it twice as long as float32. Updates are scaled to the size of AdamW's, so that one learning rate
     serves both (Liu et al., 2025, arXiv:2502.16982).
     """
 
@@ -45,9 +47,12 @@ def orthogonal(matrices: torch.Tensor) -> torch.Tensor:
     is_tall = matrices.shape[1] > matrices.shape[2]
     x = matrices.mT if is_tall else matrices
     x = x / (torch.linalg.matrix_norm(x, keepdim=True) + 1e-7)
+    if multiplies_bf16_fast():
+        x = x.bfloat16()
     for _ in range(5):
         gram = x @ x.mT
         x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=-4.7750, alpha=2.0315), x, beta=3.4445)
+    x = x.to(matrices.dtype)
     return x.mT if is_tall else x
 
 

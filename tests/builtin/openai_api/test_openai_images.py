@@ -260,7 +260,7 @@ def test_full_queue_is_429_with_retry_after(api, http):
 
     assert answer.status_code == 429
     assert answer.headers["retry-after"] == "3"
-    assert not [path for path in api.server.input_folder.glob("*") if path.stem.split("_0")[0] not in api.jobs.jobs]
+    assert not [path for path in api.server.input_folder.glob("*") if path.stem.rpartition("_")[0] not in api.jobs.jobs]
 
 
 @contextlib.contextmanager
