@@ -86,7 +86,7 @@ class RankLife:
     def send(self, kind: str, values: Mapping[str, Any] | None = None) -> None:
         """Send a message; if the ranks are gone, :meth:`receive` will tell."""
         self._heard_s = time.monotonic()
-        with suppress(ConnectionError):
+        with suppress(ConnectionError, RuntimeError):  # uvloop's word for a channel that is closed
             self._writer.write(Message(kind=kind, values=values or {}).encode())
 
     async def receive(self) -> Message | None:

@@ -18,6 +18,7 @@ from ..plugins import PluginManager
 from .access_log import AccessListener
 from .app import create_app, with_host_layers
 from .auth import KeyRing, read_keys
+from .event_loop import event_loop_factory
 from .front import Front
 from .logs import configure_format
 from .server_settings import folders_of, refuse_settings_of_one_run, refuse_two_places
@@ -65,7 +66,8 @@ def run_server(manager: PluginManager, settings: Settings, open_server: OpenServ
                 "set --api-key or --api-key-file, or --host 127.0.0.1",
                 listeners.url,
             )
-        asyncio.run(_Life(manager, settings, keys, listeners).live(open_server or default_open_server()))
+        with asyncio.Runner(loop_factory=event_loop_factory()) as runner:
+            runner.run(_Life(manager, settings, keys, listeners).live(open_server or default_open_server()))
     finally:
         listeners.close()
 
