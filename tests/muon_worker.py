@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import torch
@@ -44,3 +46,14 @@ class TrainIn:
             optimizers.step(1e-2)
         count = dist.get_world_size() if dist.is_initialized() else 1
         torch.save(network.state_dict(), self.out / f"{count}-{rank}.pt")
+
+
+class SayAndSleep:
+    """Leave a file named after the process, then do nothing until it is ended."""
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+
+    def __call__(self, rank: int) -> None:
+        (self.out / f"pid-{os.getpid()}").touch()
+        time.sleep(3600)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from diffusers import AutoencoderKLWan
 
-from shapes_training.products import use_bf16_products
+from shapes_training.products import multiplies_bf16_fast, use_bf16_products
 
 from .captions import training_clips
 from .clips import Clip, draw_clip
@@ -66,10 +66,14 @@ def _encode(vae: AutoencoderKLWan, clips: list[Clip], *, use_compile: bool, batc
     """Encode clips; changes the autoencoder to work on whole ones."""
     use_whole_clips(vae)
     use_bf16_products(vae)
-    encode = torch.compile(encode_mean) if use_compile else encode_mean
+    # Compiled, convolutions in bfloat16 that need no gradient came out as NaN (torch 2.13); they are fast as they are.
+    encode = torch.compile(encode_mean) if use_compile and not multiplies_bf16_fast() else encode_mean
     parts = []
     with torch.no_grad():
         for start in range(0, len(clips), batch_size):
             frames = np.stack([draw_clip(clip) for clip in clips[start : start + batch_size]])
             parts.append(encode(vae, as_clips(torch.from_numpy(frames))).half())
-    return torch.cat(parts).contiguous()
+    latents = torch.cat(parts).contiguous()
+    if not latents.isfinite().all():
+        raise ValueError("the autoencoder gives latents that are not finite: train it again")
+    return latents

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Sequence
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import torch
@@ -65,8 +68,17 @@ def run_processes(count: int, folder: Path, work: Callable[[int], None]) -> None
 def _run(rank: int, count: int, meeting: Path, work: Callable[[int], None]) -> None:
     logging.basicConfig(level=logging.INFO if rank == 0 else logging.WARNING, format="%(asctime)s %(message)s")
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // count))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
     try:
         work(rank)
     finally:
         dist.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Wait for the end of the process that started this one, and end with it: killed, it could not say so."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
