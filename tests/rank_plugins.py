@@ -18,6 +18,7 @@ from sglang_core import CallDescription, hookimpl
 from sglang_core.testing import NoOpBackend, NoOpPipeline
 
 MARKS = os.environ.get("RANK_MARKS", "")
+KIND = os.environ.get("RANK_KIND", "image")
 
 
 class WilfulPipeline(NoOpPipeline):
@@ -129,22 +130,27 @@ class WilfulBackend(NoOpBackend):
 
 
 TEXT = {"prompt": None, "width": 16, "height": 16, "num_inference_steps": 4, "guidance_scale": 1.0}
+CLIP = {"num_frames": 5, "fps": 8}
 START = {**TEXT, "width": None, "height": None, "image": None, "strength": 0.6}
 
 
 def starting():
-    # Like a text-to-image model that can start from an image and, with a word more, paint inside of a mask.
-    call = CallDescription(kind="image", parameters=TEXT, multiple_of=8)
-    start = evolve(call, parameters=START, required=("image",), max_images=1, image_area=64 * 64)
-    masked = evolve(start, parameters={**START, "mask_image": None})
-    return evolve(call, with_image=start, with_mask=masked if "mask" in os.environ["RANK_INPUTS"] else None)
+    # Like a text model that can start from an image or, with words more, from several, and paint inside of a mask.
+    words = os.environ["RANK_INPUTS"].split()
+    clip = CLIP if KIND == "video" else {}
+    call = CallDescription(kind=KIND, parameters={**TEXT, **clip}, multiple_of=8, frames_step=4 if clip else None)
+    max_images = None if "several" in words else 1
+    parameters = {**START, **clip}
+    start = evolve(call, parameters=parameters, required=("image",), max_images=max_images, image_area=64 * 64)
+    masked = evolve(start, parameters={**parameters, "mask_image": None})
+    return evolve(call, with_image=start, with_mask=masked if "mask" in words else None)
 
 
 class Plugin:
     @hookimpl
     def sglang_register_execution_backends(self):
         inputs = {"call": starting()} if os.environ.get("RANK_INPUTS") else {}
-        return [WilfulBackend(name="wilful", order=-2, kind=os.environ.get("RANK_KIND", "image"), **inputs)]
+        return [WilfulBackend(name="wilful", order=-2, kind=KIND, **inputs)]
 
 
 plugin = Plugin()

@@ -1,9 +1,10 @@
-"""What the page shows of jobs beyond the API: the queue, receipts, and content that a storage has."""
+"""What the page shows of jobs beyond the API: the queue, receipts, inputs, and content that a storage has."""
 
 import asyncio
 import itertools
 import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sglang_core import ApiError, Job, JobQuery
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN = 50
 _ID = re.compile(r"[A-Za-z0-9_-]{1,100}")
+#: Of the files that requests bring: a browser is handed nothing else.
+_INPUT_TYPES = {".png": "image/png", ".jpeg": "image/jpeg", ".webp": "image/webp", ".gif": "image/gif"}
 
 
 class JobViews:
@@ -32,6 +35,8 @@ class JobViews:
         return [
             Route("/playground/api/queue", self.queue, methods=["GET"]),
             Route("/playground/api/receipts/{job_id}", self.receipts, methods=["GET"]),
+            Route("/playground/api/inputs/{job_id}", self.inputs, methods=["GET"]),
+            Route("/playground/api/inputs/{job_id}/{index:int}", self.input, methods=["GET"]),
             Route("/playground/api/content/{job_id}/{index:int}", self.content, methods=["GET"]),
         ]
 
@@ -70,6 +75,45 @@ class JobViews:
         job = await self._find(request)
         return JSONResponse({"id": job.id, "receipts": [dict(output.receipt) for output in job.outputs]})
 
+    async def inputs(self, request: "Request") -> "Response":
+        """Return what a job started from: its images, and last the mask if it had one."""
+        from starlette.responses import JSONResponse
+
+        job = await self._find(request)
+        paths = await asyncio.to_thread(lambda: [self._input_path(name) for name in job.input_files])
+        entries = [
+            {"index": index, "role": "image", "is_there": path is not None, "media_type": _media_type(name)}
+            for index, (name, path) in enumerate(zip(job.input_files, paths, strict=True))
+        ]
+        if entries and job.settings.get("mask_path") is not None:
+            entries[-1]["role"] = "mask"
+        return JSONResponse({"id": job.id, "inputs": entries})
+
+    async def input(self, request: "Request") -> "Response":
+        """Return one of them, as the request brought it."""
+        from starlette.responses import FileResponse
+
+        job = await self._find(request)
+        index = request.path_params["index"]
+        if index >= len(job.input_files):
+            message = f"{job.id} started from {len(job.input_files)} image(s), counted from 0"
+            raise ApiError(404, message, code="input_not_found")
+        name = job.input_files[index]
+        path = await asyncio.to_thread(self._input_path, name)
+        if path is None:
+            raise ApiError(404, f"image {index} that {job.id} started from is gone from the server", code="input_gone")
+        return FileResponse(path, media_type=_media_type(name))
+
+    def _input_path(self, name: str) -> Path | None:
+        """Return the file of an input; ``None`` if it is gone, no image, or not inside the input folder."""
+        folder = self._server.input_folder
+        try:
+            path = (folder / name).resolve()
+            is_there = path.is_relative_to(folder.resolve()) and path.is_file()
+        except (OSError, ValueError):
+            return None
+        return path if is_there and _media_type(name) is not None else None
+
     async def content(self, request: "Request") -> "Response":
         """Hand an uploaded output through: the page loads nothing from other hosts."""
         from starlette.responses import StreamingResponse
@@ -98,3 +142,7 @@ class JobViews:
     def _reader(self, request: "Request") -> str | None:
         key = self._server.api_key_of(request)
         return None if key is None or "admin" in key.scopes else key.name
+
+
+def _media_type(name: str) -> str | None:
+    return _INPUT_TYPES.get(Path(name).suffix)

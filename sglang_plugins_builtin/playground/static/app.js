@@ -6,15 +6,20 @@ import { announce, find, showProblem } from "./dom.js";
 import { describeFields, describeSizes } from "./fields.js";
 import { SettingsForm } from "./form.js";
 import { Gallery } from "./gallery.js";
+import { fetchInputs } from "./inputs.js";
 import { collection, isOver } from "./jobs.js";
 import { Queue } from "./queue.js";
 import { showKeyEntry, startKeyEntry, startTheme, watchHealth } from "./settings.js";
 import { Stage } from "./stage.js";
 
+/** What takes less is over before anybody has read that it is awaited. */
+const SLOW_MS = 400;
+const GONE = "this job is gone from the server, and the images that it may have started from with it";
+
 class Playground {
   constructor(document_, card, limits) {
     const kind = card.output_kind;
-    Object.assign(this, { card, kind, isSending: false });
+    Object.assign(this, { card, kind, isSending: false, loading: null });
     this.form = new SettingsForm(describeFields(document_, card, limits), describeSizes(card, limits), card);
     this.gallery = new Gallery({ kind, onOpen: (record) => this.details.open(record) });
     this.stage = new Stage({
@@ -51,7 +56,10 @@ class Playground {
     });
     // A field that is folded away can not be pointed at.
     find("form").addEventListener("invalid", (event) => event.target.closest("details")?.setAttribute("open", ""), true);
-    find("reset").addEventListener("click", () => this.form.reset());
+    find("reset").addEventListener("click", () => {
+      this.stopLoading();
+      this.form.reset();
+    });
     find("generate").disabled = false;
     this.gallery.loadMore();
     this.queue.soon();
@@ -76,6 +84,8 @@ class Playground {
     this.isSending = true;
     this.form.clearProblem();
     try {
+      // Without the images that are on their way it would be another request.
+      if (this.loading && !(await this.loading.isDone)) return;
       const { body, hasImages } = await this.form.read();
       const record = await call(this.address(hasImages), { method: "POST", body });
       this.stage.follow(record);
@@ -94,10 +104,37 @@ class Playground {
     return hasImages ? "/v1/images/edits" : "/v1/images/generations";
   }
 
-  again(record) {
+  /** Fill the form with what a job was asked for: its settings now, its images as soon as they are here. */
+  async again(record) {
+    this.stopLoading();
     this.form.apply(record);
     find("prompt").focus();
-    announce("The settings are in the form");
+    const controller = new AbortController();
+    const loading = (this.loading = { controller, isDone: this.loadInputs(record, controller.signal) });
+    if (await loading.isDone) announce("The settings are in the form");
+    if (this.loading === loading) this.loading = null;
+  }
+
+  /** Say whether the images that a job started from are in the form; if not the page says why. */
+  async loadInputs(record, signal) {
+    const showLoading = () => (find("inputs-loading").textContent = "Fetching its images");
+    const timer = setTimeout(showLoading, SLOW_MS);
+    try {
+      this.form.applyInputs(record, await fetchInputs(record, signal));
+      return true;
+    } catch (error) {
+      if (!signal.aborted) showProblem("inputs-problem", error.code === "job_not_found" ? new Error(GONE) : error);
+      return false;
+    } finally {
+      clearTimeout(timer);
+      if (!signal.aborted) find("inputs-loading").textContent = "";
+    }
+  }
+
+  stopLoading() {
+    this.loading?.controller.abort();
+    this.loading = null;
+    find("inputs-loading").textContent = "";
   }
 }
 

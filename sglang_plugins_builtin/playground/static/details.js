@@ -2,8 +2,9 @@
 
 import { call } from "./api.js";
 import { find, make, showProblem, shownBytes, shownSeconds } from "./dom.js";
+import { describeInputs } from "./inputs.js";
 import { collection } from "./jobs.js";
-import { forgetMedia, full, save } from "./media.js";
+import { forgetMedia, full, inputStill, save } from "./media.js";
 
 const NAMES = {
   negative_prompt: "Negative prompt",
@@ -11,6 +12,7 @@ const NAMES = {
   guidance_scale: "Guidance",
   guidance_scale_2: "Guidance, low-noise expert",
   true_cfg_scale: "True guidance",
+  strength: "Strength",
 };
 
 export class Details {
@@ -28,12 +30,13 @@ export class Details {
   async open(record) {
     const receipt = make("div", { class: "receipt" });
     const problem = make("div", { id: "details-problem", class: "problem", role: "alert", hidden: true });
+    const facts = this.facts(record);
     find("details-body").replaceChildren(
       make("div", { class: "details-media" }, ...this.media(record)),
-      make("div", { class: "details-text" }, this.facts(record), this.actions(record), problem, receipt),
+      make("div", { class: "details-text" }, facts, this.actions(record), problem, receipt),
     );
     this.dialog.showModal();
-    if (record.outputs.length > 0) await this.showReceipt(record, receipt);
+    await Promise.all([this.showInputs(record, facts), this.showReceipt(record, receipt)]);
   }
 
   media(record) {
@@ -86,7 +89,17 @@ export class Details {
     this.onDeleted(record);
   }
 
+  async showInputs(record, facts) {
+    await this.guarded(async () => {
+      const inputs = await describeInputs(record);
+      if (inputs.length === 0) return;
+      const pictures = inputs.map((input) => inputStill(record, input));
+      facts.append(make("dt", { text: "Made from" }), make("dd", { class: "inputs" }, ...pictures));
+    });
+  }
+
   async showReceipt(record, place) {
+    if (record.outputs.length === 0) return;
     await this.guarded(async () => {
       const { receipts } = await call(`/playground/api/receipts/${record.id}`);
       const text = JSON.stringify(receipts.length === 1 ? receipts[0] : receipts, null, 2);

@@ -1,10 +1,11 @@
 /** The form: shows the fields, reads them, and takes over the settings of an earlier job. */
 
 import { make, find, showProblem } from "./dom.js";
+import { ImageField } from "./images.js";
 
 const CUSTOM = "custom";
 const OF_IMAGE = "image";
-const PICTURES = "image/png,image/jpeg,image/webp,image/gif";
+const MASK_HELP = "Transparent where the image is painted anew, or white where the file is opaque all over.";
 
 export class SettingsForm {
   constructor(fields, sizing, card) {
@@ -22,6 +23,8 @@ export class SettingsForm {
     const grid = make("div", { class: "grid" }, ...this.sizeControls(), ...values.map((field) => this.control(field)));
     find("fields").replaceChildren(
       ...texts.map((field) => this.control(field)),
+      make("p", { id: "inputs-loading", class: "muted", role: "status" }),
+      make("div", { id: "inputs-problem", class: "problem", role: "alert", hidden: true }),
       ...(this.card.takes_images ? [this.imageControl(), this.imageOptions()] : []),
       grid,
       make(
@@ -91,30 +94,33 @@ export class SettingsForm {
 
   imageControl() {
     const isMany = this.card.output_kind === "image" && this.card.max_images !== 1;
-    const input = make("input", {
+    this.images = new ImageField({
       id: "image",
-      type: "file",
-      accept: PICTURES,
-      multiple: isMany,
-      required: this.card.needs_image,
-      onchange: () => this.showImageOptions(),
+      label: isMany ? "Images to start from" : "Image to start from",
+      noun: isMany ? "images" : "image",
+      isMany,
+      isRequired: this.card.needs_image,
+      onChange: () => this.showImageOptions(),
     });
-    const text = isMany ? "Images to start from" : "Image to start from";
-    return make("div", { class: "field wide" }, make("label", { for: "image", text }), input);
+    return this.images.element;
   }
 
   /** Return what can be said about an image, shown once there is one. */
   imageOptions() {
     const controls = this.fields.filter((field) => field.isOfImage).map((field) => this.control(field, true));
-    if (this.card.takes_mask) controls.unshift(maskControl());
+    if (this.card.takes_mask) {
+      this.mask = new ImageField({ id: "mask", label: "Mask of the image", noun: "mask", help: MASK_HELP });
+      controls.unshift(this.mask.element);
+    }
     return make("div", { id: "image-options", class: "grid", hidden: true }, ...controls);
   }
 
   showImageOptions() {
-    if (!find("image")) return;
-    const hasImage = find("image").files.length > 0;
+    if (!this.images) return;
+    const hasImage = this.images.files.length > 0;
     find("image-options").hidden = !hasImage;
-    if (!hasImage && find("mask")) find("mask").value = "";
+    if (hasImage) showProblem("inputs-problem", null);
+    else if (this.mask?.files.length > 0) this.mask.files = [];
     if (!this.hasOwnSize()) return;
     const size = find("size");
     if (hasImage && size.value !== CUSTOM) size.value = OF_IMAGE;
@@ -125,7 +131,7 @@ export class SettingsForm {
   async read() {
     const body = {};
     let seeds = randomSeed();
-    const images = await this.images();
+    const images = await Promise.all((this.images?.files ?? []).map(dataUrl));
     for (const field of this.fields) {
       if (field.isOfImage && images.length === 0) continue;
       const text = find(field.name).value.trim();
@@ -137,7 +143,7 @@ export class SettingsForm {
     if (size) body.size = size;
     const isImage = this.card.output_kind === "image";
     if (images.length > 0) Object.assign(body, isImage ? { image: images } : { input_reference: images[0] });
-    const mask = find("mask")?.files[0];
+    const [mask] = this.mask?.files ?? [];
     if (mask) body.mask = await dataUrl(mask);
     if (isImage) body.run_in_background = true;
     // Seeds go up to 2^63, more than a number here can hold: their digits are put in as they are.
@@ -153,10 +159,6 @@ export class SettingsForm {
     return width && height ? `${width}x${height}` : null;
   }
 
-  async images() {
-    return Promise.all([...(find("image")?.files ?? [])].map(dataUrl));
-  }
-
   /** Take over the settings of a job; what it did not ask for becomes what it was planned with. */
   apply(record) {
     const { settings } = record;
@@ -166,20 +168,42 @@ export class SettingsForm {
       if (field.kind === "json" && value) value = JSON.stringify(value, null, 2);
       this.set(field, value);
     }
-    const [width, height] = record.size.split("x").map(Number);
-    const known = this.sizing.sizes.findIndex((size) => size.width === width && size.height === height);
-    find("size").value = known >= 0 ? known : width || this.sizing.sizes.length === 0 ? CUSTOM : 0;
-    if (known < 0 && width) [find("width").value, find("height").value] = [width, height];
-    this.showCustomSize();
+    this.clearImages();
+    this.applySize(record);
     this.clearProblem();
+  }
+
+  applySize({ settings, size }) {
+    const isOfImage = this.images?.files.length > 0 && !settings.width && !settings.height;
+    const [width, height] = size.split("x").map(Number);
+    const { sizes } = this.sizing;
+    const known = sizes.findIndex((one) => one.width === width && one.height === height);
+    find("size").value = known >= 0 ? known : width || sizes.length === 0 ? CUSTOM : 0;
+    if (isOfImage && this.hasOwnSize()) find("size").value = OF_IMAGE;
+    else if (known < 0 && width) [find("width").value, find("height").value] = [width, height];
+    this.showCustomSize();
+  }
+
+  /** Take over what a job started from, after its settings; what this model does not take is an error. */
+  applyInputs(record, { images, masks }) {
+    if (images.length > 0 && !this.images) throw new Error("this was made from an image, which this model does not take");
+    if (masks.length > 0 && !this.mask) throw new Error("this was made with a mask, which this model does not take");
+    if (images.length === 0) return;
+    this.images.files = images;
+    if (this.mask) this.mask.files = masks;
+    this.applySize(record);
+  }
+
+  clearImages() {
+    if (this.images) this.images.files = [];
+    showProblem("inputs-problem", null);
   }
 
   reset() {
     for (const field of this.fields) this.set(field, field.initial);
     find("size").selectedIndex = 0;
     this.showCustomSize();
-    if (find("image")) find("image").value = "";
-    this.showImageOptions();
+    this.clearImages();
     this.clearProblem();
   }
 
@@ -204,17 +228,6 @@ export class SettingsForm {
     showProblem("form-problem", null);
     for (const control of find("form").querySelectorAll("[aria-invalid]")) control.removeAttribute("aria-invalid");
   }
-}
-
-function maskControl() {
-  const text = "Transparent where the image is painted anew, or white where the file is opaque all over.";
-  return make(
-    "div",
-    { class: "field wide" },
-    make("label", { for: "mask", text: "Mask of the image" }),
-    make("input", { id: "mask", type: "file", accept: PICTURES, "aria-describedby": "mask-help" }),
-    make("p", { id: "mask-help", class: "help", text }),
-  );
 }
 
 function makeInput(field, attributes) {

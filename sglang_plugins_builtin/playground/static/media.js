@@ -2,6 +2,7 @@
 
 import { apiKey, download } from "./api.js";
 import { make } from "./dom.js";
+import { inputPath } from "./inputs.js";
 
 /** Blob addresses by path; each content is fetched once. */
 const fetched = new Map();
@@ -70,6 +71,14 @@ export function full(record, output, alt) {
       : make("img", { ...size, alt });
   load(element, path, () => element.replaceWith(make("span", { class: "missing", text: "The file can not be loaded" })));
   return element;
+}
+
+/** Return a small picture of what a job started from. */
+export function inputStill(record, input) {
+  const name = input.role === "mask" ? "Mask" : "Image";
+  const image = make("img", { alt: `${name} that it was made from`, title: name });
+  load(image, inputPath(record.id, input), () => image.replaceWith(make("span", { class: "missing", text: `${name}: gone` })));
+  return image;
 }
 
 async function load(element, path, fail) {

@@ -24,14 +24,27 @@ def clips(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def edits(tmp_path_factory):
-    """Return a server that makes images of nothing, of an image, and inside of a mask."""
-    yield from served(tmp_path_factory.mktemp("edits"), environment={"RANK_INPUTS": "image mask"})
+    """Return a server that makes images of nothing, of images, and inside of a mask."""
+    yield from served(tmp_path_factory.mktemp("edits"), environment={"RANK_INPUTS": "image mask several"})
 
 
 @pytest.fixture(scope="module")
 def starts(tmp_path_factory):
     """Return a server that makes images of nothing and of an image."""
     yield from served(tmp_path_factory.mktemp("starts"), environment={"RANK_INPUTS": "image"})
+
+
+@pytest.fixture(scope="module")
+def animations(tmp_path_factory):
+    """Return a server that makes clips of nothing and of an image."""
+    yield from served(tmp_path_factory.mktemp("animations"), kind="video", environment={"RANK_INPUTS": "image"})
+
+
+@pytest.fixture(scope="module")
+def guarded_edits(tmp_path_factory):
+    """Return a server that asks for a key and makes images of an image."""
+    folder = tmp_path_factory.mktemp("guarded-edits")
+    yield from served(folder, "--api-key", KEY, environment={"RANK_INPUTS": "image"})
 
 
 @pytest.fixture(scope="module")

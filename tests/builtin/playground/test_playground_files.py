@@ -89,9 +89,9 @@ def test_no_other_file_is_reached(server, path):
     assert b"root:" not in body
 
 
-@pytest.mark.parametrize("path", ["/playground/api/queue", "/playground/api/receipts/x", "/playground/api/content/x/0"])
+@pytest.mark.parametrize("path", ["queue", "receipts/x", "inputs/x", "inputs/x/0", "content/x/0"])
 def test_what_concerns_jobs_needs_the_key(client, path):
-    assert client.get(path).status_code == 401
+    assert client.get(f"/playground/api/{path}").status_code == 401
 
 
 def test_page_has_nothing_inline_and_nothing_from_elsewhere():

@@ -118,3 +118,31 @@ def test_page_with_an_image_fits_a_telephone(visit, edits, picture):
     page.set_input_files("#image", picture("a.png", 24, 32))
 
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+
+
+def test_chosen_images_are_shown_and_taken_out_one_by_one(visit, edits, picture):
+    page = visit(edits)
+    page.set_input_files("#image", [picture("a.png", 24, 32), picture("b.png", 16, 16)])
+    chosen = page.get_by_role("list", name="Chosen images").get_by_role("listitem")
+    wait_for(lambda: "24 \u00d7 32" in chosen.nth(0).inner_text(), "the size of the first")
+    wait_for(lambda: "16 \u00d7 16" in chosen.nth(1).inner_text(), "the size of the second")
+
+    page.get_by_role("button", name="Remove a.png").press("Enter")
+    assert page.evaluate("[...document.querySelector('#image').files].map(file => file.name)") == ["b.png"]
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Remove b.png"
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "image"
+    assert page.inner_text("#announcer") == "Removed b.png"
+    assert page.is_hidden("#image-options")
+    assert chosen.count() == 0
+
+
+def test_file_that_is_no_image_has_no_thumbnail(visit, edits, tmp_path):
+    page = visit(edits)
+    (tmp_path / "text.png").write_text("no image")
+
+    page.set_input_files("#image", tmp_path / "text.png")
+
+    page.locator(".chosen .unreadable").wait_for()
+    page.get_by_role("button", name="Remove text.png").click()
+    assert page.is_hidden(".chosen")

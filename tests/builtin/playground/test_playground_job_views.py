@@ -18,10 +18,10 @@ def output(index, key):
     )  # fmt: skip
 
 
-def job(job_id, owner, status="completed", outputs=()):
+def job(job_id, owner, status="completed", outputs=(), input_files=(), **settings):
     return Job(
-        id=job_id, kind="image", operation="images.generations", created_at=1.0, settings={"prompt": f"of {owner}"},
-        owner=owner, status=status, outputs=outputs, progress=0.5,
+        id=job_id, kind="image", operation="images.generations", created_at=1.0, owner=owner, status=status,
+        settings={"prompt": f"of {owner}", **settings}, outputs=outputs, progress=0.5, input_files=input_files,
     )  # fmt: skip
 
 
@@ -30,6 +30,9 @@ JOBS = [
     job("img_b", "bob", "queued"),
     job("img_c", "ann", "queued"),
     job("img_d", "ann", "in_progress"),
+    job("img_e", "ann", input_files=("img_e_0.png", "img_e_1.jpeg", "img_e_2.webp"), mask_path="/in/img_e_2.webp"),
+    job("img_f", "ann", input_files=("img_f_0.png",)),
+    job("img_g", "ann", input_files=("../secret.png", "link.png", "/etc/passwd", "page.html", "folder.png", "a\0.png")),
 ]
 
 
@@ -59,14 +62,26 @@ class Storage:
 
 
 @pytest.fixture
-def ask():
+def inputs(tmp_path):
+    """Write the input folder of the server; what is beside it is none of its business."""
+    folder = tmp_path / "inputs"
+    (folder / "folder.png").mkdir(parents=True)
+    for name in ("img_e_0.png", "img_e_1.jpeg", "img_e_2.webp", "page.html", "../secret.png"):
+        (folder / name).write_text(f"content of {name}")
+    (folder / "link.png").symlink_to("../secret.png")
+    return folder
+
+
+@pytest.fixture
+def ask(inputs):
     """Ask for an address with the key of a name; ``None``: a server without keys."""
 
     def ask(path, name=None, scopes=("generate",), storage=None):
         key = None if name is None else ApiKey(name=name, scopes=frozenset(scopes))
         server = SimpleNamespace(
-            jobs=Jobs(), storage=storage, plan=SimpleNamespace(kind="image"), api_key_of=lambda request: key
-        )
+            jobs=Jobs(), storage=storage, plan=SimpleNamespace(kind="image"), api_key_of=lambda request: key,
+            input_folder=inputs,
+        )  # fmt: skip
         handlers = {ApiError: answer_api_error, SglangError: answer_sglang_error}
         with TestClient(Starlette(routes=JobViews(server).routes(), exception_handlers=handlers)) as client:
             return client.get(path)
@@ -100,6 +115,41 @@ def test_receipt_of_each_output_is_shown(ask):
     answer = ask("/playground/api/receipts/img_a", "ann")
 
     assert answer.json() == {"id": "img_a", "receipts": [{"request": {"seed": 1}}] * 3}
+
+
+def test_inputs_of_a_job_are_told_and_handed_out(ask):
+    assert ask("/playground/api/inputs/img_a", "ann").json() == {"id": "img_a", "inputs": []}
+    assert ask("/playground/api/inputs/img_e", "ann").json()["inputs"] == [
+        {"index": 0, "role": "image", "is_there": True, "media_type": "image/png"},
+        {"index": 1, "role": "image", "is_there": True, "media_type": "image/jpeg"},
+        {"index": 2, "role": "mask", "is_there": True, "media_type": "image/webp"},
+    ]
+    answer = ask("/playground/api/inputs/img_e/1", "ann")
+    assert (answer.text, answer.headers["content-type"]) == ("content of img_e_1.jpeg", "image/jpeg")
+    assert ask("/playground/api/inputs/img_e/3", "ann").json()["error"]["code"] == "input_not_found"
+
+
+def test_inputs_are_their_owner_s_and_an_administrator_s(ask):
+    for path in ("/playground/api/inputs/img_e", "/playground/api/inputs/img_e/0"):
+        assert ask(path, "bob").json()["error"]["code"] == "job_not_found"
+        assert ask(path, "carol", ("generate", "admin")).status_code == 200
+
+
+def test_input_that_is_gone_is_said_to_be(ask):
+    [entry] = ask("/playground/api/inputs/img_f", "ann").json()["inputs"]
+    answer = ask("/playground/api/inputs/img_f/0", "ann")
+
+    assert not entry["is_there"]
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "input_gone")
+
+
+def test_nothing_but_images_inside_the_input_folder_is_handed_out(ask):
+    entries = ask("/playground/api/inputs/img_g", "ann").json()["inputs"]
+
+    assert [entry["is_there"] for entry in entries] == [False] * 6
+    for entry in entries:
+        answer = ask(f"/playground/api/inputs/img_g/{entry['index']}", "ann")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (404, "input_gone")
 
 
 @pytest.mark.parametrize("job_id", ["img_x", "a.b", "%27%20or%201", "x" * 200])
