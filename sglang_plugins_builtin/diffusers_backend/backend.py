@@ -58,8 +58,8 @@ class DiffusersBackend:
         return Availability.yes()
 
     def supports(self, model: ModelDescription, settings: Settings) -> Availability:
-        """Say whether the pipeline class is known, its code trusted and the attention backend there."""
-        from . import attention, calls  # what reads the sources of diffusers: only where something is planned
+        """Say whether the pipeline class is known, its code trusted, and what it and its attention need there."""
+        from . import attention, calls, processors  # what reads sources: only where something is planned
 
         is_trusted = settings.of(ModelOptions).trust_remote_code
         if calls.uses_custom_pipeline(model) and not is_trusted:
@@ -76,6 +76,9 @@ class DiffusersBackend:
                 f"{model.pipeline_class} makes neither pictures nor clips (it returns {made})",
                 "choose a text-to-image or text-to-video model",
             )
+        can_prepare = processors.probe_processors(model)
+        if not can_prepare.is_available:
+            return can_prepare
         try:
             wanted = attention.attention_setting(settings)
         except UnavailableError as error:

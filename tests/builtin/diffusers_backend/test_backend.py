@@ -1,5 +1,7 @@
 """What the backend says while a run is planned, from metadata and source alone."""
 
+import importlib.machinery
+import importlib.util
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,6 +11,7 @@ from typing import Any
 import pytest
 
 from sglang_core import (
+    ComponentDescription,
     ConfigError,
     ExecutionPlan,
     FolderSource,
@@ -139,6 +142,58 @@ def test_a_class_that_cannot_run_is_refused_with_a_remedy(
 
     assert reason in answer.reason
     assert remedy in answer.remedy
+
+
+@pytest.mark.parametrize("class_name", ["Qwen2VLProcessor", "Qwen2_5_VLProcessor"])
+def test_a_processor_of_clips_without_torchvision_is_refused_with_a_remedy(
+    class_name: str, models: Folders, make_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_plan(models("qwen")).settings
+    processor = ComponentDescription(name="processor", library="transformers", class_name=class_name, config={})
+    model = model_of("QwenImageEditPipeline", components={"processor": processor})
+
+    hide_torchvision(monkeypatch)
+    answer = DiffusersBackend().supports(model, settings)
+
+    assert answer.reason == (
+        f"processor of some/model ({class_name} of transformers) needs torchvision, which is not installed"
+    )
+    assert answer.remedy == (
+        "pip install torchvision, or use --backend sglang, which does without where it runs the model"
+    )
+
+
+@pytest.mark.parametrize("class_name", ["CLIPImageProcessor", "CLIPProcessor"])
+def test_a_processor_of_images_needs_no_torchvision(
+    class_name: str, models: Folders, make_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_plan(models("qwen")).settings
+    processor = ComponentDescription(name="processor", library="transformers", class_name=class_name, config={})
+
+    hide_torchvision(monkeypatch)
+    answer = DiffusersBackend().supports(model_of("WanPipeline", components={"processor": processor}), settings)
+
+    assert answer.is_available
+
+
+def test_a_processor_of_clips_is_taken_where_torchvision_is(
+    models: Folders, make_plan: Planner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = make_plan(models("qwen")).settings
+    processor = ComponentDescription(name="processor", library="transformers", class_name="Qwen2VLProcessor", config={})
+    found = importlib.machinery.ModuleSpec("torchvision", None)
+    find = importlib.util.find_spec
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: found if name == "torchvision" else find(name))
+    model = model_of("QwenImageEditPipeline", components={"processor": processor})
+
+    assert DiffusersBackend().supports(model, settings).is_available
+
+
+def hide_torchvision(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torchvision be missing, also where it is installed."""
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "torchvision" else find(name))
 
 
 def test_a_call_is_inherited_from_a_class_of_diffusers() -> None:
