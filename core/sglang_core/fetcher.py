@@ -281,7 +281,7 @@ def _connect(target: _Target, permitted: _Permitted, deadline: float, shown: str
 def _check_public(address: Address, host: str, permitted: _Permitted, shown: str) -> None:
     if not _is_public(address) and not permitted.covers(host, address):
         raise RequestError(
-            f"{shown}: {host} is {address}, which is not a public address",
+            f"{shown} leads to {address}, which is not a public address",
             f"give a public URL or a file; an operator can allow the host with {ALLOW_VARIABLE}",
         )
 

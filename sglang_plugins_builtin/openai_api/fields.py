@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
 
 import attrs
-from attrs import frozen
+from attrs import evolve, frozen
 
 from sglang_core import ApiError, closest
 
@@ -61,6 +61,8 @@ class ImageInput:
 
     content: bytes | None = None
     url: str | None = None
+    #: The field that it came in, for what is wrong with it.
+    field: str | None = None
 
 
 class RequestFields:
@@ -221,7 +223,7 @@ def _number(field: ApiField, number: Any, value: Any) -> int | float:
 
 def _image(field: ApiField, value: Any) -> ImageInput:
     if isinstance(value, ImageInput):
-        return value
+        return evolve(value, field=field.name)
     if isinstance(value, Mapping):
         if "file_id" in value:
             problem = f"the field '{field.name}' names a file_id, and this server keeps no files: give image_url"
@@ -236,7 +238,7 @@ def _image(field: ApiField, value: Any) -> ImageInput:
     if not re.match(r"(https?://|data:)", value, re.IGNORECASE):
         expected = "an http(s) or data: URL; a client does not name files of the server"
         raise _wrong_value(field, value, expected)
-    return ImageInput(url=value)
+    return ImageInput(url=value, field=field.name)
 
 
 def _number_of_text(field: ApiField, text: str) -> int | float:

@@ -65,7 +65,7 @@ class ImageRoutes:
         """Make images of a prompt and of images."""
         require_kind(self._server, "image", _INSTEAD)
         fields = await read_request(request, ImageEditRequest, takes_form=True)
-        images = (*(fields.image or ()), *(ImageInput(url=url) for url in fields.url or ()))
+        images = (*(fields.image or ()), *(ImageInput(url=url, field="url") for url in fields.url or ()))
         if not images:
             message = "there is no image to start from: give 'image' (a file) or 'url'"
             raise ApiError(400, message, param="image", code="missing_required_parameter")

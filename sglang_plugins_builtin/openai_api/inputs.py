@@ -4,16 +4,16 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from attrs import evolve, frozen
 
-from sglang_core import OutputError, RequestError, load_input, shown_reference
+from sglang_core import ApiError, OutputError, RequestError, load_input, shown_reference
 
 from .fields import ImageInput
-from .image_headers import read_header
+from .image_headers import ImageHeader, read_header
 
 #: Larger images are refused before a pixel is decoded; the model's process has the same limit.
 MAX_PIXELS = 100_000_000
@@ -51,7 +51,7 @@ async def store_inputs(
     """Fetch what are URLs, check each, and store it; nothing stays behind if one is refused.
 
     :param mask: belongs to the first image.
-    :raises RequestError: if one can not be fetched, is no image, or has too many pixels.
+    :raises ApiError: 400, with its field, if one can not be fetched, is no image, or has too many pixels.
     :raises OutputError: if it cannot be stored.
     """
     if not images:
@@ -60,7 +60,8 @@ async def store_inputs(
     if mask is not None:
         images, shown = [*images, mask], [*shown, _shown(mask, "the mask")]
     contents = [await _content(image) for image in images]
-    stored = await asyncio.to_thread(_store, contents, shown, folder, job_id)
+    fields = [image.field for image in images]
+    stored = await asyncio.to_thread(_store, contents, shown, fields, folder, job_id)
     return evolve(stored, has_mask=mask is not None)
 
 
@@ -72,15 +73,35 @@ async def _content(image: ImageInput) -> bytes:
     if image.url is None:
         return image.content or b""
     async with _fetching:
-        return await asyncio.to_thread(load_input, image.url, allow_files=False)
+        with _said_of(image.field):
+            return await asyncio.to_thread(load_input, image.url, allow_files=False)
 
 
-def _store(contents: Sequence[bytes], shown: Sequence[str], folder: Path, job_id: str) -> StoredInputs:
-    headers = [read_header(content, name) for content, name in zip(contents, shown, strict=True)]
-    for header, name in zip(headers, shown, strict=True):
-        if header.width * header.height > MAX_PIXELS:
-            problem = f"{name} has {header.width} x {header.height} pixels, at most {MAX_PIXELS:,} are read"
-            raise RequestError(problem, "give a smaller image")
+@contextlib.contextmanager
+def _said_of(field: str | None) -> Iterator[None]:
+    """Say what is wrong with an image of its field in the request."""
+    try:
+        yield
+    except RequestError as error:
+        message = f"{error.problem}; try: {error.remedy}"
+        raise ApiError(400, message, param=field, code="invalid_value") from error
+
+
+def _checked(content: bytes, name: str) -> ImageHeader:
+    header = read_header(content, name)
+    if header.width * header.height > MAX_PIXELS:
+        problem = f"{name} has {header.width} x {header.height} pixels, at most {MAX_PIXELS:,} are read"
+        raise RequestError(problem, "give a smaller image")
+    return header
+
+
+def _store(
+    contents: Sequence[bytes], shown: Sequence[str], fields: Sequence[str | None], folder: Path, job_id: str
+) -> StoredInputs:
+    headers = []
+    for content, name, field in zip(contents, shown, fields, strict=True):
+        with _said_of(field):
+            headers.append(_checked(content, name))
     names = tuple(f"{job_id}_{index}.{header.format}" for index, header in enumerate(headers))
     digest = hashlib.sha256(b"".join(hashlib.sha256(content).digest() for content in contents)).hexdigest()
     stored = StoredInputs(folder=folder, names=names, digest=digest)
@@ -114,4 +135,4 @@ def copy_inputs(names: Sequence[str], folder: Path, job_id: str) -> StoredInputs
         contents = [(folder / name).read_bytes() for name in names]
     except OSError as error:
         raise RequestError("the images that the other job started from are gone", "upload them again") from error
-    return _store(contents, list(names), folder, job_id)
+    return _store(contents, names, [None] * len(names), folder, job_id)

@@ -60,7 +60,7 @@ class VideoRoutes:
         fields = await read_request(request, VideoRequest, takes_form=True)
         images = (
             *(fields.input_reference or ()),
-            *([ImageInput(url=fields.reference_url)] if fields.reference_url else []),
+            *([ImageInput(url=fields.reference_url, field="reference_url")] if fields.reference_url else []),
         )
         self._check_images(images)
         job, _ = await accept(self._server, request, _submission(self._server, fields), images)

@@ -79,12 +79,12 @@ def test_record_tells_neither_the_mask_s_path_nor_the_image_s(http):
 
 REFUSED = {
     "size": ({"image": png(16, 8), "mask": mask_of(8, 8)}, {}, "the mask has 8 x 8 pixels, its image 16 x 8", "mask"),
-    "no picture": ({"image": png(), "mask": b"text"}, {}, "the mask is not an image", None),
+    "no picture": ({"image": png(), "mask": b"text"}, {}, "the mask is not an image", "mask"),
     "no image": ({"mask": mask_of(8, 8)}, {}, "there is no image to start from", "image"),
     "two masks": ({"image": png()}, {"mask": ["a", "b"]}, "'mask' takes one value, not a list", "mask"),
     "path": ({"image": png()}, {"mask": "/etc/passwd"}, "a client does not name files of the server", "mask"),
     "setting": ({"image": png()}, {"mask_path": "/etc/passwd"}, "'mask_path' ('/etc/passwd') is not supp", "mask_path"),
-    "private": ({"image": png()}, {"mask": "http://127.0.0.1:1/m.png"}, "which is not a public address", None),
+    "private": ({"image": png()}, {"mask": "http://127.0.0.1:1/m.png"}, "which is not a public address", "mask"),
     "strength": ({"image": png()}, {"strength": "1.5"}, "'strength' is 1.5, it takes at most 1", "strength"),
 }
 

@@ -272,7 +272,7 @@ BAD = {
     "file id": (
         {"input_reference": {"file_id": "x"}}, "this server keeps no files: give image_url", "input_reference.file_id",
     ),
-    "inside": ({"reference_url": "http://[::1]/a.png"}, "which is not a public address", None),
+    "inside": ({"reference_url": "http://[::1]/a.png"}, "which is not a public address", "reference_url"),
     "two images": ({"input_reference": "data:,a", "reference_url": "data:,b"}, "give one of", "reference_url"),
     "video path": ({"video_path": "/a.mp4"}, "a client does not name files of the server", "video_path"),
     "video": ({"video_url": "http://a.b/c.mp4"}, "the model does not start from a video", "video_url"),
