@@ -43,7 +43,7 @@ class Playground {
       kind,
       followed: () => this.stage.id,
       onLeft: (id) => id !== this.stage.id && this.gallery.addById(id),
-      onFollow: (job) => this.stage.follow(job),
+      onFollow: (job) => this.look(job),
     });
   }
 
@@ -89,14 +89,21 @@ class Playground {
       const { body, hasImages } = await this.form.read();
       const record = await call(this.address(hasImages), { method: "POST", body });
       this.stage.follow(record);
-      const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
-      find("stage").scrollIntoView({ behavior, block: "nearest" });
+      scrollToStage();
       this.queue.soon();
     } catch (error) {
       this.form.showProblem(error);
     } finally {
       this.isSending = false;
     }
+  }
+
+  /** Follow a job of the queue. The button that asked for it goes, so the focus moves on to what is shown. */
+  look(job) {
+    this.stage.follow(job);
+    find("cancel").focus({ preventScroll: true });
+    scrollToStage();
+    this.queue.soon();
   }
 
   address(hasImages) {
@@ -136,6 +143,11 @@ class Playground {
     this.loading = null;
     find("inputs-loading").textContent = "";
   }
+}
+
+function scrollToStage() {
+  const behavior = matchMedia("(prefers-reduced-motion: reduce)").matches ? "auto" : "smooth";
+  find("stage").scrollIntoView({ behavior, block: "nearest" });
 }
 
 let hasBegun = false;

@@ -132,7 +132,9 @@ def test_queue_shows_what_waits_and_lets_go_of_it(visit, images):
     assert "1 running, 1 waiting" in queue.inner_text()
     queue.get_by_role("button", name="Cancel: second lively").click()
     page.get_by_text("Cancelled.", exact=True).wait_for()
-    queue.get_by_role("button", name="Show: first lively").click()
+    queue.get_by_role("button", name="Show: first lively").press("Enter")
+    queue.get_by_role("button", name="Show: first lively").wait_for(state="hidden")
+    assert page.evaluate("document.activeElement.id") == "cancel"  # the button that had the focus is gone
     until(page, "document.querySelector('#progress-text').textContent.startsWith('Denoising')")
     queue.get_by_role("button", name="Cancel: first lively").or_(page.locator("#cancel")).first.click()
     queue.wait_for(state="hidden")
