@@ -129,6 +129,13 @@ class TestRoutes:
 
             return StreamingResponse(chunks())
 
+        async def pieces(request):
+            async def chunks():
+                for number in range(120):
+                    yield bytes([number % 256]) * (1 + number * 977 % 150_000)
+
+            return StreamingResponse(chunks())
+
         async def finish(request):
             job = Job(id="j", kind="image", operation="x", created_at=100.0, settings={}, status="completed")
             job = evolve(job, started_at=102.0, completed_at=107.0, timings_s={"denoise": 4.5})
@@ -152,6 +159,7 @@ class TestRoutes:
             Route("/test/replan", replan, methods=["POST"]),
             Route("/test/slow", slow, methods=every),
             Route("/test/stream", stream),
+            Route("/test/pieces", pieces),
             Route("/test/finish", finish, methods=["POST"]),
             Route("/test/admin", admin, methods=every),
             Route("/test/items/{item}", early, methods=["GET", "DELETE"]),
