@@ -80,7 +80,8 @@ class Settings:
 
         :raises ConfigError: for a name that is no setting here, or a value that its setting does not take.
         """
-        fields = {option_field.name: option_field for _, option_field, _ in self.fields()}
+        touched = [group for group in self.groups if any(each.name in changes for each in group.fields)]
+        fields = {option_field.name: option_field for group in touched for option_field in group.fields}
         for name in changes:
             if name not in fields:
                 raise ConfigError(f"{origins[name].label}: unknown setting {name!r}", "see --print-config")
@@ -88,9 +89,12 @@ class Settings:
             name: _converted(Given(field=fields[name], value=value, origin=origins[name]), value)
             for name, value in changes.items()
         }
-        values = {option_field.name: value for _, option_field, value in self.fields()} | changed
         all_origins = {**self.origins, **origins}
-        built = {group.settings: _build(group, values, all_origins) for group in self.groups}
+        built = {}
+        for group in touched:  # the others are right already
+            before = self.of(group.settings)
+            values = {each.name: getattr(before, each.name) for each in group.fields} | changed
+            built[group.settings] = _build(group, values, all_origins)
         return attrs.evolve(self, values={**self.values, **built}, origins=all_origins)
 
     def to_json(self) -> dict[str, Any]:
