@@ -8,12 +8,12 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-#: A job takes about three; the log grows to some megabytes meanwhile.
-_COMMITS_BETWEEN = 300
+#: A job takes about three, so that one job in some hundreds shares the disk with this; the log grows to about 20 MB.
+_COMMITS_BETWEEN = 1000
 
 
 class Checkpoints:
-    """Writes the log back every few hundred transactions, in a thread and over a connection of its own.
+    """Writes the log back every thousand transactions, in a thread and over a connection of its own.
 
     SQLite would do so within the transaction that fills the log, and wait for the disk: one job in a hundred would take
     a quarter of a second. From another connection it disturbs nobody, and what it does not manage is left to the next.
