@@ -68,17 +68,20 @@ def run_requests(
     engine: Engine,
     control: StepControl,
     on_output: Callable[[int, GenerationOutput], None] | None = None,
+    *,
+    stays: bool = True,
 ) -> tuple[GenerationOutput, ...]:
     """Run the plan's requests one after the other and save each output as soon as it is there.
 
     :param on_output: told the index of each output and what it is, after it is saved.
+    :param stays: see :func:`~.outputs.open_atomic`.
     """
     outputs = []
     for index, request in enumerate(plan.requests):
         started_s = control.elapsed_s
         with engine.following(plan):
             media = engine.run(request, control)
-        output = finish_output(manager, plan, index, media, control, started_s)
+        output = finish_output(manager, plan, index, media, control, started_s, stays=stays)
         outputs.append(output)
         if on_output is not None:
             on_output(index, output)
@@ -92,16 +95,19 @@ def finish_output(
     media: GeneratedMedia,
     control: StepControl,
     started_s: float,
+    *,
+    stays: bool = True,
 ) -> GenerationOutput:
     """Save what was made for request ``index`` of the plan, and describe it.
 
     :param started_s: ``control.elapsed_s`` when its run began.
+    :param stays: see :func:`~.outputs.open_atomic`.
     :raises OutputError: if it cannot be encoded or written.
     """
     request = plan.requests[index]
     media = _with_request_fps(media, request)
     receipt = make_receipt(plan, request, _transform_details(manager, plan))
-    path = _save(manager, plan, media, receipt, index, control)
+    path = _save(manager, plan, media, receipt, index, control, stays=stays)
     output = _describe(plan, request, media, receipt, path)
     if path is not None:
         control.emit(_saved_event(control, output, index, control.elapsed_s - started_s))
@@ -141,6 +147,8 @@ def _save(
     receipt: Receipt,
     index: int,
     control: StepControl,
+    *,
+    stays: bool,
 ) -> Path | None:
     output = plan.output
     if not output.paths:
@@ -149,7 +157,8 @@ def _save(
     options = EncodingOptions(compression=output.compression, x264_preset=output.x264_preset, fps=media.fps)
     path = output.paths[index]
     remedy = "choose another file name extension"
-    with control.stage("save"), open_atomic(path) as hidden, translated(encoder.name, OutputError, remedy, (OSError,)):
+    saving = open_atomic(path, stays=stays)
+    with control.stage("save"), saving as hidden, translated(encoder.name, OutputError, remedy, (OSError,)):
         encoder.encode(media, hidden, options, receipt)
     return path
 

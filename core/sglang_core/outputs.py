@@ -29,12 +29,13 @@ _PROBE_BYTES = 4096
 
 
 @contextmanager
-def open_atomic(path: Path) -> Iterator[Path]:
+def open_atomic(path: Path, *, stays: bool = True) -> Iterator[Path]:
     """Give the body a path to write to; when the body is done, what it wrote becomes ``path`` in one step.
 
     The body's path is hidden, lies beside ``path`` and has its extension. It is removed if the body raises anything,
     ``KeyboardInterrupt`` included, and then an older file at ``path`` is as it was. The folder is created.
 
+    :param stays: false where the file is moved on at once: its content survives the loss of power, its name need not.
     :raises OutputError: for every ``OSError``, those of the body included, and if the body wrote nothing.
     """
     hidden = path.with_name(f".{secrets.token_hex(8)}.part{path.suffix}")
@@ -50,8 +51,9 @@ def open_atomic(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             hidden.unlink(missing_ok=True)
-    with suppress(OSError):  # not every file system can flush a folder, and the file itself is safe
-        _flush_folder(path.parent)
+    if stays:
+        with suppress(OSError):  # not every file system can flush a folder, and the file itself is safe
+            _flush_folder(path.parent)
 
 
 def check_writable(directory: Path) -> None:

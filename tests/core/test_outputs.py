@@ -27,6 +27,24 @@ def test_a_file_appears_whole_with_its_folders(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("stays", "flushed"), [(True, ["file", "folder"]), (False, ["file"])])
+def test_the_name_of_a_file_that_stays_is_flushed_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stays: bool, flushed: list[str]
+) -> None:
+    found = []
+    fsync = os.fsync
+
+    def note(descriptor: int) -> None:
+        found.append("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    with open_atomic(tmp_path / "cat.png", stays=stays) as hidden:
+        hidden.write_bytes(b"pixels")
+
+    assert found == flushed
+
+
 def test_a_file_has_the_usual_permissions(tmp_path: Path) -> None:
     umask = os.umask(0o027)
     try:

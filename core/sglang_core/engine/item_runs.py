@@ -183,7 +183,8 @@ class ItemRunner:
         try:
             with announced(control, planned.settings, (item_id,)):
                 control.emit(RunPlanned(run_id=control.run_id, plan=planned.plan))
-                run_requests(self._manager, planned.plan, self._engine, control, keep)
+                # The server moves the files to where they stay.
+                run_requests(self._manager, planned.plan, self._engine, control, keep, stays=False)
         except RequestCancelledError:
             result = evolve(result, is_cancelled=True)
         except Exception as error:  # a pipeline, an encoder, a listener: foreign code may raise anything
@@ -223,17 +224,18 @@ class ItemRunner:
             return group
         peak = control.memory.num_bytes
         for each in group:
-            own = [media.pop(0) for _ in each.plan.requests]
+            own, plan = [media.pop(0) for _ in each.plan.requests], each.plan
             result = ItemResult(id=each.item.id, peak_memory_bytes=peak)
             if self._is_cancelled(each.item.id):
                 result = evolve(result, is_cancelled=True)
             else:
                 try:
-                    outputs = [
-                        _describe(i, finish_output(self._manager, each.plan, i, frames, control, started_s), each.plan)
-                        for i, frames in enumerate(own)
+                    finished_ones = [
+                        finish_output(self._manager, plan, index, frames, control, started_s, stays=False)
+                        for index, frames in enumerate(own)
                     ]
-                    result = evolve(result, outputs=tuple(outputs))
+                    outputs = tuple(_describe(index, output, plan) for index, output in enumerate(finished_ones))
+                    result = evolve(result, outputs=outputs)
                 except Exception as error:  # an encoder is foreign code
                     result = evolve(result, error=_failure(error))
             finished(measured(result))
