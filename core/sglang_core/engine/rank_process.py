@@ -13,6 +13,7 @@ to it ``loading`` (``stage``, ``index``, ``total``), ``ready`` (``plan``, ``can_
 
 import ctypes
 import faulthandler
+import gc
 import logging
 import os
 import signal
@@ -129,6 +130,8 @@ class RankProcess:
         self._runner = ItemRunner(
             manager, settings, engine, tell=self._tell, on_life=self._say_alive, interjected=self._interjected
         )
+        gc.collect()
+        gc.freeze()  # the model stays: the collector need not go through it in the middle of runs
         self._send("ready", {"plan": planned.plan.to_json(), "can_interleave": engine.can_interleave})
         return engine
 
