@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
+from collections import deque
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,6 +33,7 @@ _CANCEL_AGAIN_S = 0.25
 _STOP_S = 5.0
 _DISK_PAUSE_S = 1.0
 _QUIET_POLL_S = 0.05
+_MOST_EARLY_EVENTS = 20
 
 
 class Dispatcher:
@@ -75,6 +77,8 @@ class Dispatcher:
         self._begun_at: dict[str, float] = {}
         #: Those of them that wait for a boundary of another, or run in its middle.
         self._interjected: set[str] = set()
+        #: What the engine says of jobs before it is on record that they run.
+        self._early_events: dict[str, deque[ItemEvent]] = {}
         self._progress_kept_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         supervisor.on_state(lambda *_: self._wake.set())
@@ -162,7 +166,9 @@ class Dispatcher:
 
     async def _run_work(self, entries: Sequence[QueueEntry], *, is_interjected: bool) -> None:
         try:
-            folder = await asyncio.to_thread(self._files.make_work_folder)
+            folder = self._files.spare_work_folder()
+            if folder is None:
+                folder = await asyncio.to_thread(self._files.make_work_folder)
         except OutputError as error:  # a full disk: the jobs stay queued
             logger.warning("the next jobs can not run, trying again: %s\nTry: %s", error.problem, error.remedy)
             self._finisher.problem = error.problem
@@ -172,7 +178,7 @@ class Dispatcher:
                     self.queue.readmit(entry)
             await asyncio.sleep(_DISK_PAUSE_S)
             return
-        jobs = [job for entry in entries if (job := await self._begin(entry)) is not None]
+        jobs = [job for entry in entries if (job := await self._accepted(entry)) is not None]
         ids = {job.id for job in jobs}
         self._running |= ids
         if is_interjected:
@@ -193,10 +199,12 @@ class Dispatcher:
         # While the engine goes on with the next.
         self._spawn(self._settle_all(results, folder, was_interjected=is_interjected))
 
-    async def _begin(self, entry: QueueEntry) -> Job | None:
-        """Return the job as it runs; ``None`` if it does not run (any more)."""
-        if not await self.queue.is_written(entry) or self._live.current(entry.id) is None:
-            return None
+    async def _accepted(self, entry: QueueEntry) -> Job | None:
+        """Return a job that is on record and not over."""
+        return self._live.current(entry.id) if await self.queue.is_written(entry) else None
+
+    async def _begin(self, job_id: str) -> None:
+        """Keep that a job runs, and tell it, unless it is over."""
         now = time.time()
 
         def start(job: Job) -> Job:
@@ -204,28 +212,38 @@ class Dispatcher:
                 return job
             return evolve(job, status="in_progress", started_at=now, attempts=job.attempts + 1, stage=None)
 
-        job = await self._finisher.keep(entry.id, start)
-        return None if job is None or job.is_over else job
+        try:
+            job = await self._finisher.keep(job_id, start)
+        finally:
+            early_events = self._early_events.pop(job_id)
+        if job is None or job.is_over:
+            self._supervisor.cancel(job_id)
+            return
+        self._hub.publish(JobEvent(kind="started", job=job))
+        for event in early_events:
+            self._tell(event)
 
     async def _results(self, jobs: Sequence[Job], folder: Path, *, is_interjected: bool) -> Sequence[ItemResult]:
-        """Run jobs on the engine and return how each ended; never raises for one of them."""
-        wanted = []
-        results: list[ItemResult] = []
-        for job in jobs:
-            if self._live.current(job.id) is None or self._live[job.id].status != "in_progress":
-                results.append(ItemResult(id=job.id, is_cancelled=True))
-            else:
-                wanted.append(WorkItem(id=job.id, settings={**self._request_defaults, **job.settings}))
-                self._hub.publish(JobEvent(kind="started", job=self._live[job.id]))
-        if not wanted:
-            return results
+        """Run jobs on the engine and return how each ended; never raises for one of them.
+
+        The engine begins while it is being kept that they run; no job goes further before that is on record.
+        """
+        if not jobs:
+            return ()
+        items = [WorkItem(id=job.id, settings={**self._request_defaults, **job.settings}) for job in jobs]
+        self._early_events |= {job.id: deque(maxlen=_MOST_EARLY_EVENTS) for job in jobs}
+        beginning = asyncio.gather(*(self._begin(job.id) for job in jobs))
         try:
-            work = Work(items=tuple(wanted), folder=folder)
-            results += await self._supervisor.run(work, self._take_event, is_interjected=is_interjected)
+            work = Work(items=tuple(items), folder=folder)
+            results = await self._supervisor.run(work, self._take_event, is_interjected=is_interjected)
+        except asyncio.CancelledError:
+            beginning.cancel()
+            raise
         except Exception as error:  # a fault of the engine must not end the server's other jobs
             logger.exception("the engine failed")
             failure = JobError(code="crashed", message=f"the engine failed: {error}", remedy="see the server's log")
-            results += [ItemResult(id=item.id, error=failure, is_lost=True) for item in wanted]
+            results = tuple(ItemResult(id=item.id, error=failure, is_lost=True) for item in items)
+        await beginning
         return results
 
     def _take_event(self, event: ItemEvent) -> None:
@@ -234,6 +252,12 @@ class Dispatcher:
             if event.id in self._interjected:  # until now it waited
                 self._spawn(self._keep_begin(event.id, time.time()))
         self.queue.interleaving.advance(event.id, event.progress)
+        if event.id in self._early_events:
+            self._early_events[event.id].append(event)
+        else:
+            self._tell(event)
+
+    def _tell(self, event: ItemEvent) -> None:
         job = self._live.advance(event.id, event.stage, event.progress)
         if job is None:
             return
@@ -264,7 +288,8 @@ class Dispatcher:
         try:
             await asyncio.gather(*(self._settle(result, folder, was_interjected) for result in results))
         finally:
-            await asyncio.to_thread(self._files.remove_work_folder, folder)
+            is_quiet = not any(result.is_lost for result in results)
+            await asyncio.to_thread(self._files.leave_work_folder, folder, is_quiet=is_quiet)
 
     async def _settle(self, result: ItemResult, folder: Path, was_interjected: bool) -> None:
         self._progress_kept_at.pop(result.id, None)

@@ -13,6 +13,7 @@ import re
 import secrets
 import shutil
 import time
+from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 WORK_FOLDER_PREFIX = ".sglang-work-"
 CLAIM_NAME = ".sglang-jobs"
 _LOCK_NAME = "lock"
+_MOST_SPARE_FOLDERS = 4
 #: A file of a job: the job's id, then something that ends it.
 _JOB_FILE = re.compile(r"([a-z]+_[0-9a-f]{32})(?=[._-])")
 #: What :meth:`JobFiles.take` calls files.
@@ -43,6 +45,8 @@ class JobFiles:
         self._input_folder = input_folder
         self._identity = identity
         self._work_folder: Path | None = None
+        #: Empty ones, left by works that ended well.
+        self._spare_folders: deque[Path] = deque(maxlen=_MOST_SPARE_FOLDERS)
         self._lock: int | None = None
 
     def open(self) -> None:
@@ -64,6 +68,7 @@ class JobFiles:
         if self._work_folder is not None:
             shutil.rmtree(self._work_folder, ignore_errors=True)
             self._work_folder = None
+        self._spare_folders.clear()
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
@@ -80,8 +85,22 @@ class JobFiles:
             folder.mkdir(parents=True)
         return folder
 
-    def remove_work_folder(self, folder: Path) -> None:
-        """Remove such a folder with what was not taken from it."""
+    def spare_work_folder(self) -> Path | None:
+        """Return an empty folder to make outputs in, if there is one left of a work that is over; never blocks."""
+        try:
+            return self._spare_folders.popleft()
+        except IndexError:
+            return None
+
+    def leave_work_folder(self, folder: Path, *, is_quiet: bool) -> None:
+        """Remove such a folder with what was not taken from it, or keep an empty one for another work.
+
+        :param is_quiet: nobody can write to it any more.
+        """
+        with contextlib.suppress(OSError):
+            if is_quiet and self._work_folder is not None and not any(folder.iterdir()):
+                self._spare_folders.append(folder)
+                return
         shutil.rmtree(folder, ignore_errors=True)
 
     def take(self, job_id: str, outputs: Collection[JobOutput], folder: Path) -> tuple[JobOutput, ...]:

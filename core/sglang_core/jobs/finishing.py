@@ -36,6 +36,43 @@ def is_told_early(job: Job) -> bool:
     return job.kind in _TOLD_EARLY
 
 
+class _NotTakenError(Exception):
+    """The outputs of a run can not be moved to where they stay: no fault of the store."""
+
+    def __init__(self, problem: str, remedy: str) -> None:
+        super().__init__(problem, remedy)
+        self.problem = problem
+        self.remedy = remedy
+
+
+class _Taking:
+    """Outputs that are taken when they are first asked for: in the thread of the store, with the change of the record.
+
+    A step of its own would be a way to another thread and back, while the client waits.
+    """
+
+    def __init__(self, take: Callable[[], tuple[JobOutput, ...]]) -> None:
+        self._take = take
+        self._outputs: tuple[JobOutput, ...] | None = None
+
+    @property
+    def outputs(self) -> tuple[JobOutput, ...]:
+        """Return the outputs.
+
+        :raises _NotTakenError: if they are not there, or can not be moved.
+        """
+        if self._outputs is None:
+            try:
+                self._outputs = self._take()
+            except OutputError as error:
+                raise _NotTakenError(error.problem, error.remedy) from error
+        return self._outputs
+
+
+def _taken(outputs: Sequence[JobOutput] | _Taking) -> tuple[JobOutput, ...]:
+    return outputs.outputs if isinstance(outputs, _Taking) else tuple(outputs)
+
+
 class Finisher:
     """Brings jobs to their final state, each exactly once.
 
@@ -84,7 +121,7 @@ class Finisher:
         job_id: str,
         status: JobStatus,
         *,
-        outputs: Sequence[JobOutput] = (),
+        outputs: "Sequence[JobOutput] | _Taking" = (),
         error: JobError | None = None,
         result: ItemResult | None = None,
         only_from: JobStatus | None = None,
@@ -92,9 +129,11 @@ class Finisher:
     ) -> Job | None:
         """Bring a job to a final state, unless it is over; return it. One that is being cancelled is cancelled.
 
+        :param outputs: of a job that is completed.
         :param only_from: leave the job as it is if it is in another state.
         :param is_patient: try until that is on record.
         :raises OutputError: only where ``is_patient`` is false.
+        :raises _NotTakenError: if ``outputs`` can not be taken; the job is as it was then.
         """
         now = time.time()
         ended_here = False
@@ -112,7 +151,7 @@ class Finisher:
                 status=final,
                 completed_at=completed_at,
                 expires_at=None if retention_s is None else completed_at + retention_s,
-                outputs=tuple(outputs) if final == "completed" else (),
+                outputs=_taken(outputs) if final == "completed" else (),
                 error=error if final == "failed" else None,
                 progress=1.0 if final == "completed" else job.progress,
                 stage=None,
@@ -140,19 +179,22 @@ class Finisher:
 
     async def complete(self, job_id: str, result: ItemResult, folder: Path) -> None:
         """End a job whose outputs were made in ``folder``."""
+        taking = _Taking(partial(self._files.take, job_id, result.outputs, folder))
         try:
-            outputs = await asyncio.to_thread(self._files.take, job_id, result.outputs, folder)
-        except OutputError as error:
-            failure = JobError(code="failed", message=error.problem, remedy=error.remedy)
-            await self.end(job_id, "failed", error=failure, result=result)
-            return
-        if self._storage is not None:
+            if self._storage is None:
+                await self.end(job_id, "completed", outputs=taking, result=result)
+                return
             # On record first: a server that ends during the upload does not have to make them again.
             job = self._live.advance(job_id, "upload", 0.0)
             if job is not None:
-                self._hub.publish(JobEvent(kind="progress", job=job, stage="upload", index=0, total=len(outputs)))
-            await self.keep(job_id, lambda job: job if job.is_over else evolve(job, outputs=outputs))
-        await self.complete_with(job_id, outputs, result)
+                num_outputs = len(result.outputs)
+                self._hub.publish(JobEvent(kind="progress", job=job, stage="upload", index=0, total=num_outputs))
+            await self.keep(job_id, lambda job: job if job.is_over else evolve(job, outputs=taking.outputs))
+        except _NotTakenError as error:
+            failure = JobError(code="failed", message=error.problem, remedy=error.remedy)
+            await self.end(job_id, "failed", error=failure, result=result)
+            return
+        await self.complete_with(job_id, taking.outputs, result)
 
     async def complete_with(self, job_id: str, outputs: Sequence[JobOutput], result: ItemResult | None = None) -> None:
         """End a job whose outputs are where they stay, after their upload where there is a storage."""

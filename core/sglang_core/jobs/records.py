@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from attrs import asdict, field, frozen
+from attrs import asdict, field, fields, frozen
 
 from ..requests import MediaKind
 
@@ -124,7 +124,15 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON values; :func:`job_from_json` reads it back."""
-        return asdict(self)
+        values = {name: getattr(self, name) for name in _FIELDS}
+        values["outputs"] = [asdict(output, recurse=False) for output in self.outputs]
+        values["error"] = None if self.error is None else asdict(self.error)
+        values["webhook"] = None if self.webhook is None else asdict(self.webhook)
+        return values
+
+
+#: In the order of the record.
+_FIELDS = tuple(each.name for each in fields(Job))
 
 
 def job_from_json(values: Mapping[str, Any]) -> Job:

@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import threading
 from contextvars import ContextVar
 
 import pytest
@@ -354,7 +355,7 @@ def test_a_full_disk_refuses_new_jobs_and_forgets_no_finished_one(place, until):
         supervisor = ScriptedSupervisor()
         async with place.running(supervisor, store=store) as service:
             job = await service.submit(a_job(1, settings={"steps": 5, "step_s": 0.01}))
-            await until(lambda: supervisor.works)
+            await until(lambda: service.statistics().running)
             store.is_full = True
             with pytest.raises(OutputError, match="no space is left"):
                 await service.submit(a_job(2))
@@ -364,6 +365,40 @@ def test_a_full_disk_refuses_new_jobs_and_forgets_no_finished_one(place, until):
             assert (await service.wait(job.id, 60)).status == "completed"
             assert service.statistics().problem == ""
             assert [job.id for job in await service.list(JobQuery())] == [job.id]
+
+    asyncio.run(scenario())
+
+
+def test_a_job_that_is_cancelled_before_its_start_is_on_record_ends_once(place, until):
+    from sglang_plugins_builtin.sqlite_jobs.stores import SqliteJobStore
+
+    class SlowStore:
+        """A store that changes nothing before it may."""
+
+        def __init__(self, store):
+            self._store = store
+            self.may_change = threading.Event()
+
+        def __getattr__(self, name):
+            return getattr(self._store, name)
+
+        def change(self, *values):
+            self.may_change.wait(60)
+            return self._store.change(*values)
+
+    async def scenario():
+        store, supervisor, finished = SlowStore(SqliteJobStore().open(place.store)), ScriptedSupervisor(), []
+        async with place.running(supervisor, store=store) as service:
+            service.listeners.append(finished.append)
+            job = await service.submit(a_job(1, settings={"steps": 10_000, "step_s": 0.01}))
+            await until(lambda: supervisor.works)
+            cancelling = asyncio.create_task(service.cancel(job.id))
+            await asyncio.sleep(0)
+            assert (await service.get(job.id)).status == "queued"
+            store.may_change.set()
+            await cancelling
+            assert (await service.wait(job.id, 60)).status == "cancelled"
+            assert [job.status for job in finished] == ["cancelled"]
 
     asyncio.run(scenario())
 
