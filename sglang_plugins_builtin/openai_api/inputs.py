@@ -66,7 +66,8 @@ async def store_inputs(
 
 
 def _shown(image: ImageInput, name: str) -> str:
-    return name if image.url is None else f"{name} ({shown_reference(image.url)})"
+    is_address = image.url is not None and not image.url.lower().startswith("data:")
+    return f"{name} ({shown_reference(image.url)})" if image.url and is_address else name
 
 
 async def _content(image: ImageInput) -> bytes:

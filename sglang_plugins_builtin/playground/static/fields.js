@@ -67,6 +67,7 @@ const LABELS = {
   output_compression: "Encoder quality",
   x264_preset: "H.264 preset",
   previews: "Previews while it runs",
+  lora: "Adapters (JSON)",
   diffusers_kwargs: "Further pipeline arguments (JSON)",
 };
 const DEFAULT_PREVIEWS = 5;
