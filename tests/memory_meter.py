@@ -29,7 +29,7 @@ class LiveTensors(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         with self:  # an operator that is made of others is taken apart, so that what lies between is seen
-            result = func.decompose(*args, **kwargs)
+            result = func.decompose(*args, **kwargs) if func.namespace == "aten" else NotImplemented
         if result is NotImplemented:
             result = func(*args, **kwargs)
             given = {id(tensor.untyped_storage()) for tensor in _tensors((args, kwargs))}

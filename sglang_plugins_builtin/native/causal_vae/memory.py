@@ -2,13 +2,14 @@
 
 from sglang_core import ComponentDescription, loaded_bytes
 
-from .config import CausalVaeConfig, Level, Tiling
+from .config import CausalVaeConfig, Tiling
+from .decoder_walk import decoder_values
 
 _NUM_BYTES = {"fp32": 4, "fp16": 2, "bf16": 2}
 #: Kernels that libraries generate on first use, and what an allocator can not give back.
 _FIXED_BYTES = 6 * 2**20
-#: Frames that a causal convolution remembers of a clip.
-_NUM_PAST = 2
+#: What a process takes for tensors of so many bytes: kernels work on copies of pieces, and allocators round up.
+_PER_BYTE = 1.04
 #: The layers with a kernel of three frames.
 _CAUSAL_LAYERS = ("conv_in", "conv_out", "conv1", "conv2", "time_conv")
 
@@ -33,26 +34,45 @@ def decode_bytes(
     :param dtype: ``fp32``, ``fp16`` or ``bf16``.
     """
     at_once = 1 if slicing else batch_size
-    num_latent_frames = config.num_latent_frames(num_frames)
+    is_patched = config.patch_size > 1
     rows, columns = -(-height // config.spatial_factor), -(-width // config.spatial_factor)
-    result = config.out_channels * num_frames * height * width // config.patch_size**2
-    values = 0
-    if tiling is not None and (height > tiling.height or width > tiling.width):
-        # A tile's own result, and the lower edges of two rows of tiles.
-        edge = result * 2 * (tiling.height - tiling.stride_height) // height
-        rows = min(rows, tiling.height // config.spatial_factor)
-        columns = min(columns, tiling.width // config.spatial_factor)
-        side = config.spatial_factor // config.patch_size
-        values += at_once * (edge + 2 * config.out_channels * num_frames * rows * columns * side**2)
-    num_copies = 1 + (config.patch_size > 1) + (at_once < batch_size)
-    results = num_copies * batch_size * result
+    result = at_once * config.frame_channels * num_frames * height * width
+    decoding = at_once * _sample_values(config, num_frames, rows, columns, tiling, is_half=_NUM_BYTES[dtype] == 2)
+    # Then patches become pixels, and the samples that were decoded one after the other are joined.
+    before = batch_size // at_once - 1
+    decoded = max(decoding + before * result, (before + 1 + is_patched) * result)
+    if before:
+        decoded = max(decoded + is_patched * result, 2 * (before + 1) * result + is_patched * result)
+    num_latent_frames = config.num_latent_frames(num_frames)
     latents = at_once * 2 * config.z_dim * num_latent_frames * rows * columns
-    is_clip = num_latent_frames > 1
-    walk = at_once * _Walk(config, is_clip, is_half=_NUM_BYTES[dtype] == 2).peak(rows * columns)
-    # A single whole picture is its own result: there is none beside it on the way.
-    is_alone = not values and not is_clip and at_once == batch_size
-    values += latents + (max(walk, results) if is_alone else walk + results)
-    return _NUM_BYTES[dtype] * (values + _largest_weight(config)) + _FIXED_BYTES
+    values = int(_PER_BYTE * (decoded + latents)) + _largest_weight(config, num_latent_frames)
+    return _NUM_BYTES[dtype] * values + _FIXED_BYTES
+
+
+def _sample_values(
+    config: CausalVaeConfig, num_frames: int, rows: int, columns: int, tiling: Tiling | None, *, is_half: bool
+) -> int:
+    """Return the most values there are while one sample is decoded, whole or tile by tile, its result included."""
+    num_chunks = config.num_latent_frames(num_frames)
+    factor = config.spatial_factor
+
+    def frames_of(height: int, width: int) -> int:
+        return config.frame_channels * num_frames * height * width * factor**2
+
+    def walk(height: int, width: int) -> int:
+        result = frames_of(height, width)
+        return decoder_values(config, num_chunks=num_chunks, rows=height, columns=width, result=result, is_half=is_half)
+
+    if tiling is None or (rows * factor <= tiling.height and columns * factor <= tiling.width):
+        return walk(rows, columns)
+    tile_rows, tile_columns = min(rows, tiling.height // factor), min(columns, tiling.width // factor)
+    stride = tiling.stride_width // factor
+    lower = min(tile_rows, (tiling.height - tiling.stride_height) // factor)
+    beside = max(tile_columns - stride, 0)
+    widths = sum(min(tile_columns, columns - start) for start in range(0, columns, stride))
+    # The tile before, its right edge, and the lower edges of two rows of tiles.
+    others = frames_of(tile_rows, tile_columns) + frames_of(tile_rows, beside) + 2 * frames_of(lower, widths)
+    return walk(tile_rows, tile_columns) + frames_of(rows, columns) + others
 
 
 def rounding_bytes(config: CausalVaeConfig, *, num_frames: int, height: int, width: int, dtype: str) -> int:
@@ -94,64 +114,13 @@ def _is_causal(name: str) -> bool:
     return name.endswith(tuple(f"{layer}.weight" for layer in _CAUSAL_LAYERS))
 
 
-def _largest_weight(config: CausalVaeConfig) -> int:
-    return max(27 * level.out_channels * max(level.in_channels, level.out_channels) for level in config.decoder_levels)
-
-
-class _Walk:
-    """One chunk's way through the decoder, counting values: those kept for the next chunk and those in use."""
-
-    def __init__(self, config: CausalVaeConfig, is_clip: bool, *, is_half: bool) -> None:
-        self._config = config
-        self._is_clip = is_clip
-        # In half precisions the norm may compute in float32: copies of twice the size.
-        self._norm = 7 if is_half else 2
-
-    def peak(self, pixels: int) -> int:
-        """Return the largest number of values there are at once.
-
-        :param pixels: of the latents, height times width.
-        """
-        levels = self._config.decoder_levels
-        num_past = _NUM_PAST if self._is_clip else 0
-        frames = 1
-        width = levels[0].in_channels
-        kept = num_past * pixels * (self._config.z_dim + 4 * width)
-        used = [10 * width * pixels, self._block(width * pixels, width * pixels, frames)]
-        num_blocks = self._config.num_res_blocks + 1
-        for level in levels:
-            given, made = level.in_channels * frames * pixels, level.out_channels * frames * pixels
-            used.append(self._block(given, made, frames))
-            used.append(given + self._block(made, made, frames))
-            kept += num_past * pixels * (level.in_channels + (2 * num_blocks - 1) * level.out_channels)
-            if not level.resamples_space:
-                continue
-            doubles_time = level.resamples_time and self._is_clip
-            if doubles_time:
-                kept += num_past * pixels * level.out_channels
-            used.append(given + self._resampling(level, made, frames, doubles_time=doubles_time))
-            frames *= 2 if doubles_time else 1
-            pixels *= 4
-        last = levels[-1].out_channels
-        kept += num_past * pixels * last
-        picture, made = last * frames * pixels, self._config.out_channels * frames * pixels
-        used.append(picture + max(self._norm * picture, picture + self._seen(picture, frames) + made))
-        # The last chunk of a clip is still there when the next is on its way.
-        return kept + max(used) + frames * pixels + (made if self._is_clip else 0)
-
-    def _seen(self, values: int, frames: int) -> int:
-        """Return the size of a chunk joined with its past."""
-        return values * (frames + _NUM_PAST) // frames if self._is_clip else 0
-
-    def _block(self, given: int, made: int, frames: int) -> int:
-        # While a convolution over time computes there are two results: one slice of its weight after the other.
-        summed = 2 * made if self._is_clip else made
-        first = 2 * given + self._seen(given, frames) + summed
-        second = given + made + self._seen(made, frames) + summed
-        return max(self._norm * given, given + self._norm * made, first, second)
-
-    def _resampling(self, level: Level, made: int, frames: int, *, doubles_time: bool) -> int:
-        clip = 2 * made if doubles_time else made
-        doubled = 4 * clip if self._config.is_residual else 2 * clip
-        over_time = made + self._seen(made, frames) + 2 * clip if doubles_time else 0
-        return max(over_time, made + clip + 2 * doubled + doubled // 8)
+def _largest_weight(config: CausalVaeConfig, num_latent_frames: int) -> int:
+    """Return the values of the largest weight that is used: of a single picture one slice in time."""
+    kernel = 9 if num_latent_frames == 1 else 27
+    # Folded for doubled pixels, 9 values become 16, and in half as many channels but where there are shortcuts.
+    doubling = 16 if config.is_residual else 8
+    return max(
+        level.out_channels
+        * max(kernel * level.in_channels, max(kernel, doubling * level.resamples_space) * level.out_channels)
+        for level in config.decoder_levels
+    )
