@@ -190,11 +190,10 @@ class Finisher:
                 num_outputs = len(result.outputs)
                 self._hub.publish(JobEvent(kind="progress", job=job, stage="upload", index=0, total=num_outputs))
             await self.keep(job_id, lambda job: job if job.is_over else evolve(job, outputs=taking.outputs))
+            await self.complete_with(job_id, taking.outputs, result)
         except _NotTakenError as error:
             failure = JobError(code="failed", message=error.problem, remedy=error.remedy)
             await self.end(job_id, "failed", error=failure, result=result)
-            return
-        await self.complete_with(job_id, taking.outputs, result)
 
     async def complete_with(self, job_id: str, outputs: Sequence[JobOutput], result: ItemResult | None = None) -> None:
         """End a job whose outputs are where they stay, after their upload where there is a storage."""

@@ -1,4 +1,11 @@
+import asyncio
+
+import pytest
+from scripted_supervisor import a_job
+
+from sglang_core import OutputError
 from sglang_core.jobs.files import JobFiles
+from sglang_core.testing import MemoryStorage
 
 
 def test_a_folder_for_work_is_used_again_if_it_is_empty_and_nobody_writes_there(tmp_path):
@@ -14,3 +21,20 @@ def test_a_folder_for_work_is_used_again_if_it_is_empty_and_nobody_writes_there(
     assert [folder.exists() for folder in (empty, remains, lost)] == [True, False, False]
     files.close()
     assert not list((tmp_path / "out").iterdir())
+
+
+@pytest.mark.parametrize("storage", [None, MemoryStorage()], ids=["here", "uploaded"])
+def test_outputs_that_can_not_be_moved_fail_their_job_with_the_reason(place, monkeypatch, storage):
+    def refuse(*_):
+        raise OutputError("no space is left there", "free some space")
+
+    monkeypatch.setattr(JobFiles, "take", refuse)
+
+    async def scenario():
+        async with place.running(storage=storage) as service:
+            job = await service.wait((await service.submit(a_job(1))).id, 60)
+            assert (job.status, job.outputs) == ("failed", ())
+            assert (job.error.message, job.error.remedy) == ("no space is left there", "free some space")
+            assert service.statistics().problem == ""
+
+    asyncio.run(scenario())
