@@ -116,7 +116,7 @@ def polling(runs: int, folder: Path) -> None:
     The model has one thread, so that there is a core for the server and for the clients, which elsewhere are on other
     machines. What is left is what the cores share.
     """
-    with serving(folder / "polling", "--max-steps", "100000", OMP_NUM_THREADS="1") as url:
+    with serving(folder / "polling", "--max-steps", "10000", OMP_NUM_THREADS="1") as url:
         alone, polled, asked_per_s = asyncio.run(_poll(url, runs))
     ratio = statistics.median(polled) / statistics.median(alone)
     print(
@@ -128,7 +128,7 @@ def polling(runs: int, folder: Path) -> None:
 async def _poll(url: str, runs: int, num_clients: int = 1000) -> tuple[list[float], list[float], list[float]]:
     limits = httpx.Limits(max_connections=num_clients + 10, max_keepalive_connections=num_clients + 10)
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120, limits=limits) as client:
-        body = {**BODY, "num_inference_steps": 100_000, "run_in_background": True}
+        body = {**BODY, "num_inference_steps": 10_000, "run_in_background": True}
         job = (await client.post("/v1/images/generations", json=body)).raise_for_status().json()["id"]
         steps = _Steps()
         following = asyncio.create_task(steps.follow(client, job))
