@@ -7,11 +7,18 @@ from typing import TYPE_CHECKING
 from sglang_core import hookimpl
 
 from .backend import NativeBackend
+from .cuda_graphs import CUDA_GRAPHS_GROUP, CudaGraphs
 from .qwen_image.family import QwenImageFamily
 from .wan.family import WanFamily
 
 if TYPE_CHECKING:
-    from sglang_core import ExecutionBackend, ModelFamily, PluginManager
+    from sglang_core import ExecutionBackend, ModelFamily, OptionGroup, PipelineTransform, PluginManager
+
+
+@hookimpl
+def sglang_register_options() -> list[OptionGroup]:
+    """Add the switch for recorded steps."""
+    return [CUDA_GRAPHS_GROUP]
 
 
 @hookimpl
@@ -24,3 +31,9 @@ def sglang_register_execution_backends(manager: PluginManager) -> list[Execution
 def sglang_register_model_families() -> list[ModelFamily]:
     """Add Qwen-Image and Wan."""
     return [QwenImageFamily(), WanFamily()]
+
+
+@hookimpl
+def sglang_register_pipeline_transforms() -> list[PipelineTransform]:
+    """Add recorded steps."""
+    return [CudaGraphs()]

@@ -2,7 +2,8 @@
 
 ``python tests/benchmarks/engine_speed.py [wan] [qwen-image] [--device cuda] [--layers N] [--rounds N] [--compile]``.
 Both sides hold the same random weights in the real geometry and take turns in one process; medians are quoted, and the
-ratio is that of the medians. Peak memory is measured in a process for each side.
+ratio is that of the medians. On CUDA steps are measured with ``--enable-cuda-graphs`` too, against those without. Peak
+memory is measured in a process for each side.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -156,15 +157,16 @@ def synchronize(device: str) -> None:
 def compare(
     title: str, measure: str, sides: dict[str, Any], size: tuple[int, int, int], rounds: int
 ) -> dict[str, Times]:
-    """Let the two sides take turns; return their times."""
+    """Let two sides take turns, the one that is compared with first; return their times."""
     found: dict[str, Times] = {name: {} for name in sides}
     for turn in range(rounds + 1):
         for name, side in sides.items():
             for kind, seconds in getattr(side, measure)(size, turn).items():
                 if turn:  # the first round warms up
                     found[name].setdefault(kind, []).extend(seconds)
-    for kind in found["vanilla"]:
-        ours, theirs = (statistics.median(found[name][kind]) for name in ("native", "vanilla"))
+    both = list(found.values())
+    for kind in both[0]:
+        theirs, ours = (statistics.median(times[kind]) for times in both)
         print(f"{title:<34} {kind:<8} {theirs * 1e3:10.1f} {ours * 1e3:10.1f} {theirs / ours:7.2f}", flush=True)
     return found
 
@@ -208,9 +210,19 @@ def family_table(
         decoded = (128, 128, 5 if family == "wan" else 1)
         compare(f"{decoded[0]}x{decoded[1]}, {decoded[2]} frame(s)", "decode", sides, decoded, rounds)
         del sides
+        if device.startswith("cuda") and not is_compiled:
+            graphs_lines(folder, device, sizes, rounds)
         peaks = {side: peak_memory(side, folder, device, sizes[0]) for side in ("vanilla", "native")}
         ratio = peaks["native"] / peaks["vanilla"]
         print(f"{'peak memory of the process, MB':<43} {peaks['vanilla']:10.0f} {peaks['native']:10.0f} {ratio:7.2f}")
+
+
+def graphs_lines(folder: Path, device: str, sizes: Sequence[tuple[int, int, int]], rounds: int) -> None:
+    """Measure steps with and without recordings; of four steps one is recorded, so the median is of replayed ones."""
+    print(f"{'native, and with --enable-cuda-graphs':<43} {'plain':>10} {'recorded':>10} {'ratio':>7}")
+    sides = {"plain": Native(folder, device), "recorded": Native(folder, device, enable_cuda_graphs=True)}
+    for size in sizes:
+        compare(f"{size[0]}x{size[1]}, {size[2]} frame(s)", "steps", sides, size, rounds)
 
 
 def peak_memory(side: str, folder: Path, device: str, size: tuple[int, int, int]) -> float:

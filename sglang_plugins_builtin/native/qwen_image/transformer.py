@@ -46,6 +46,8 @@ class QwenImageTransformer(nn.Module):
 
     #: What torch.compile compiles once for all.
     _repeated_blocks = ("QwenImageBlock",)
+    #: Of ``forward``: latents and modulation change from step to step, text and rotations do not.
+    step_arguments = (0, 3)
 
     def __init__(self, config: QwenImageTransformerConfig, attention: Attention) -> None:
         super().__init__()

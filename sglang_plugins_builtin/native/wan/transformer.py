@@ -49,6 +49,8 @@ class WanTransformer(nn.Module):
 
     #: What torch.compile compiles once for all.
     _repeated_blocks = ("WanBlock",)
+    #: Of ``forward``: latents and modulation change from step to step, text and rotations do not.
+    step_arguments = (0, 3)
 
     def __init__(
         self, config: WanConfig, attention: Attention, cross_attention: Attention, *, padding: Padding = "bias"
