@@ -24,7 +24,14 @@ from .train_vae import VaeConfig, train_vae
 def create_parser() -> ArgumentParser:
     """The arguments, with what each is for."""
     parser = command_line.create_parser(
-        "clips_training", __doc__, model="shapes-video", results="clips", vae_minutes=30, minutes=60, count=100
+        "clips_training",
+        __doc__,
+        model="shapes-video",
+        results="clips",
+        vae_minutes=30,
+        minutes=60,
+        guidance=Defaults().guidance_scale,
+        count=100,
     )
     parser.add_argument("--processes", type=int, default=2, help="training processes, which share the cores [2]")
     return parser

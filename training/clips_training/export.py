@@ -31,7 +31,7 @@ class Defaults:
     fps: int = FPS
     num_inference_steps: int = 20
     #: The classifier-free guidance scale.
-    guidance_scale: float = 4.0
+    guidance_scale: float = 2.0
     negative_prompt: str = EMPTY_CAPTION
     #: Version of the weights.
     revision: str = "1"

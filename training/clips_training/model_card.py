@@ -57,7 +57,6 @@ was shown one clip for every meaning.
 from importlib.resources import files
 
 from diffusers import WanPipeline
-from diffusers.utils import export_to_video
 
 folder = files("sglang_plugins_builtin.demo_models") / "weights" / "shapes-video"
 pipeline = WanPipeline.from_pretrained(str(folder))
@@ -68,8 +67,9 @@ frames = pipeline(
     num_frames={num_frames},
     width={width},
     height={height},
+    output_type="pil",
 ).frames[0]
-export_to_video(frames, "circle.mp4", fps={fps})
+frames[0].save("circle.gif", save_all=True, append_images=frames[1:], duration=1000 // {fps}, loop=0)
 ```
 
 `sglang.json` holds the same defaults for `sglang`.

@@ -23,7 +23,14 @@ from .train_vae import VaeConfig, train_vae
 def create_parser() -> ArgumentParser:
     """The arguments, with what each is for."""
     parser = command_line.create_parser(
-        "shapes_training", __doc__, model="shapes-image", results="pictures", vae_minutes=25, minutes=70, count=200
+        "shapes_training",
+        __doc__,
+        model="shapes-image",
+        results="pictures",
+        vae_minutes=25,
+        minutes=70,
+        guidance=Defaults().guidance_scale,
+        count=200,
     )
     parser.add_argument("--bfloat16", action="store_true", help="train the transformer in bfloat16 (see the docs)")
     return parser

@@ -35,7 +35,15 @@ class Evaluate(Protocol):
 
 
 def create_parser(
-    package: str, description: str | None, *, model: str, results: str, vae_minutes: float, minutes: float, count: int
+    package: str,
+    description: str | None,
+    *,
+    model: str,
+    results: str,
+    vae_minutes: float,
+    minutes: float,
+    guidance: float,
+    count: int,
 ) -> argparse.ArgumentParser:
     """The arguments of every training, with what each is for.
 
@@ -54,7 +62,7 @@ def create_parser(
     add("--text-minutes", type=float, default=3.0, help="training time of the text encoder alone [3]")
     add("--minutes", type=float, default=minutes, help=f"training time of the transformer [{minutes:g}]")
     add("--steps", type=int, default=20, help="denoising steps of the exported model [20]")
-    add("--guidance", type=float, default=4.0, help="its classifier-free guidance scale [4]")
+    add("--guidance", type=float, default=guidance, help=f"its classifier-free guidance scale [{guidance:g}]")
     add("--revision", default="1", help="its version, written to sglang.json [1]")
     add("--count", type=int, default=count, help=f"captions the judge looks at [{count}]")
     add("--min-score", type=float, default=0.0, help=f"fail below this share of right {results} [0]")

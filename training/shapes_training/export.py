@@ -31,7 +31,7 @@ class Defaults:
     height: int = 128
     num_inference_steps: int = 20
     #: The true classifier-free guidance scale.
-    guidance_scale: float = 4.0
+    guidance_scale: float = 3.0
     negative_prompt: str = " "
     #: Version of the weights.
     revision: str = "1"

@@ -14,6 +14,7 @@ import torch
 from torch.nn import functional
 
 from sglang_core import Availability, Generator, PluginManager, create_plugin_manager, hookimpl
+from sglang_plugins_builtin.demo_models.resolver import WEIGHTS_FOLDER
 from sglang_plugins_builtin.native.wan.conditions import with_first_frame
 
 #: Pieces of the tiny tokenizer; a letter that is none of them is unknown.
@@ -61,11 +62,12 @@ def wan_folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pat
 
     ``t2v`` is laid out as Wan 2.1, ``euler`` the same with another scheduler, ``t2v-experts`` as Wan 2.2 A14B, ``i2v``
     as Wan 2.1 with an image encoder, ``i2v-experts`` as Wan 2.2 without one, ``ti2v`` and ``ti2v-image`` as the 5B.
+    ``trained`` is the embedded model.
     """
     root = tmp_path_factory.mktemp("wan")
 
     def folder(name: str) -> Path:
-        path = root / name
+        path = WEIGHTS_FOLDER / "shapes-video" if name == "trained" else root / name
         if not path.exists():
             torch.manual_seed(0)
             with warnings.catch_warnings(), torch.no_grad():

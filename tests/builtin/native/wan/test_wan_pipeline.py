@@ -36,6 +36,16 @@ def test_latents_of_text_to_video_equal_those_of_diffusers(name, request_, nativ
     assert distance(native(name).latents(**request_), vanilla(name, **request_)) < FLOAT32
 
 
+@pytest.mark.parametrize(
+    "request_", [{}, {"guidance_scale": 1.0}, {"num_frames": 9}], ids=["guided", "unguided", "short"]
+)
+def test_trained_weights_give_the_latents_of_diffusers(request_, native, vanilla, distance):
+    request = {"width": 64, "height": 64, "num_frames": 17, "num_inference_steps": 6, **request_}
+    prompt = "a small blue square rises on a yellow background"
+
+    assert distance(native("trained").latents(prompt, **request), vanilla("trained", prompt, **request)) < 1e-4
+
+
 @pytest.mark.parametrize("prompt", PROMPTS.values(), ids=PROMPTS)
 def test_every_prompt_is_read_as_diffusers_reads_it(prompt, native, vanilla, distance):
     request = {"num_frames": 1, "num_inference_steps": 2}
@@ -62,7 +72,7 @@ def test_latents_of_image_to_video_equal_those_of_diffusers(name, case, native, 
     assert distance(native(name).latents(**request), vanilla(name, **request)) < FLOAT32
 
 
-@pytest.mark.parametrize("name", ["t2v", "t2v-experts", "ti2v", "i2v", "i2v-experts", "ti2v-image"])
+@pytest.mark.parametrize("name", ["t2v", "t2v-experts", "ti2v", "i2v", "i2v-experts", "ti2v-image", "trained"])
 def test_in_bfloat16_latents_are_no_farther_from_float32_than_those_of_diffusers(name, native, vanilla, images_of):
     theirs, ours = 0.0, 0.0
     for seed in range(8):  # of one noise, and of one picture, the distances scatter by a fifth
