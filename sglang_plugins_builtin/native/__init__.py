@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from sglang_core import hookimpl
 
 from .backend import NativeBackend
-from .cuda_graphs import CUDA_GRAPHS_GROUP, CudaGraphs
+from .config import CUDA_GRAPHS_GROUP
+from .cuda_graphs import CudaGraphs
 from .qwen_image.family import QwenImageFamily
 from .wan.family import WanFamily
 

@@ -5,34 +5,15 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from attrs import frozen
+from sglang_core import Availability, UnavailableError
 
-from sglang_core import Availability, OptionGroup, UnavailableError, option
+from .config import CudaGraphOptions
 
 if TYPE_CHECKING:
     from sglang_core import ExecutionPlan, LoadedPipeline
 
 #: Kernels of torch that neither wait for the device nor ask it anything. Of others it is not known.
 _RECORDABLE = ("torch_sdpa", "torch_cudnn_sdpa", "reference")
-
-
-@frozen(kw_only=True)
-class CudaGraphOptions:
-    """Recorded steps."""
-
-    enable_cuda_graphs: bool = option(
-        default=False,
-        help="Record a denoising step as a CUDA graph and start the further ones as a whole, with --backend sglang: "
-        "saves time where starting kernels takes longer than computing.",
-    )
-
-
-CUDA_GRAPHS_GROUP = OptionGroup(
-    name="cuda_graphs",
-    settings=CudaGraphOptions,
-    commands=("generate", "explain", "serve"),
-    is_execution=True,
-)
 
 
 class CudaGraphs:

@@ -10,8 +10,9 @@ import transformers
 from PIL import Image
 from tiny_qwen_images import Native, Processor, image_processor, parts, write
 
-from sglang_core import PluginManager, StepControl, plan_run
+from sglang_core import Availability, PluginManager, StepControl, plan_run
 from sglang_core.testing import make_settings
+from sglang_plugins_builtin.diffusers_backend import processors
 from sglang_plugins_builtin.diffusers_backend.corrections import encode_in_own_precision, tell_image_tokens
 from sglang_plugins_builtin.native.qwen_image import edit_stages
 
@@ -54,6 +55,7 @@ def edit_with_diffusers(manager: PluginManager, monkeypatch: pytest.MonkeyPatch)
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder / "tokenizer")
         processor = ProcessorOfTransformers(image_processor(), tokenizer)
         monkeypatch.setattr(transformers.Qwen2VLProcessor, "from_pretrained", lambda *_, **__: processor)
+        monkeypatch.setattr(processors, "probe_processors", lambda _: Availability.yes())  # this one does without
         settings = make_settings(manager, model_path=str(folder), backend="diffusers", **values)
         plan = plan_run(manager, settings).plan
         pipeline = manager.execution_backends.get("diffusers").load(plan, folder, StepControl())
