@@ -15,9 +15,10 @@ import torch
 from PIL import Image
 from tiny_qwen_images import Native, Processor, distance, image_processor, parts, write
 
-from sglang_core import ModelLoadError, RequestCancelledError, RequestError, StageStarted, StepControl
+from sglang_core import Availability, ModelLoadError, RequestCancelledError, RequestError, StageStarted, StepControl
 from sglang_core.planning import plan_run
 from sglang_core.testing import make_settings
+from sglang_plugins_builtin.diffusers_backend import processors
 from sglang_plugins_builtin.native.engine import Residency
 from sglang_plugins_builtin.native.qwen_image import edit_stages
 from sglang_plugins_builtin.native.qwen_image.edit_stages import size_of_area
@@ -271,7 +272,8 @@ def test_second_image_is_refused_while_planning_where_the_model_edits_one(folder
 
 @pytest.mark.parametrize("class_name", [EDIT, EDIT_PLUS])
 @pytest.mark.parametrize("given", [{}, {"width": 64, "height": 96}], ids=["size of the image", "given size"])
-def test_both_backends_plan_the_same_request(folders, images, manager, class_name, given) -> None:
+def test_both_backends_plan_the_same_request(folders, images, manager, class_name, given, monkeypatch) -> None:
+    monkeypatch.setattr(processors, "probe_processors", lambda _: Availability.yes())  # as where torchvision is
     values = {"model_path": str(folders(class_name)), "prompt": "x", "image_path": images[:1], **given}
 
     native, vanilla = (
