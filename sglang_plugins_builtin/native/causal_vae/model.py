@@ -7,6 +7,7 @@ from torch import nn
 
 from sglang_core import RequestError
 
+from ..layers.mapped_pages import MappedFiles
 from .coders import Decoder, Encoder
 from .config import CausalVaeConfig, Tiling
 from .convolutions import ClipStream, Convolution, PointwiseConv3d
@@ -44,19 +45,33 @@ class CausalVae(nn.Module):
         is_encoders = stored.startswith(("encoder.", "quant_conv."))
         return stored if (self.encoder if is_encoders else self.decoder) is not None else None
 
-    def prepare(self, *, single_frame: bool = False) -> None:
+    def prepare(self, *, single_frame: bool = False, at_first_use: bool = False) -> None:
         """Repack the assigned weights for speed, one after the other; call once, before the first use.
 
         Afterwards they are no longer shaped as in the checkpoint.
 
         :param single_frame: keep only what single pictures need, a third of the weights: clips are then refused.
+        :param at_first_use: wait for it; until then mapped weights take no memory. Only for weights that stay where
+            they are.
         """
+        self._takes_clips = not single_frame
+        self._is_waiting = True
+        if not at_first_use:
+            self._repack()
+
+    def _repack(self) -> None:
+        if not self._is_waiting:
+            return
+        self._is_waiting = False
+        files = MappedFiles()
         for module in self.modules():
             if isinstance(module, Convolution):
-                module.prepare(single_frame=single_frame)
-        self._takes_clips = not single_frame
+                read = module.weight.data
+                module.prepare(single_frame=not self._takes_clips)
+                files.give_back(read)
 
     _takes_clips = True
+    _is_waiting = False
 
     @property
     def dtype(self) -> torch.dtype:
@@ -80,6 +95,7 @@ class CausalVae(nn.Module):
         :param check: called before each convolution, for stopping within large frames.
         """
         self._refuse_clip(latents.shape[2])
+        self._repack()
         factor, patch = self.config.spatial_factor, self.config.patch_size
         given = _tiles_of(self.config, tiling, latents.shape[3] * factor, latents.shape[4] * factor, unit=factor)
         samples = latents.to(self.dtype).chunk(latents.shape[0] if slicing else 1)
@@ -124,6 +140,7 @@ class CausalVae(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log-variance of the latents of frames; parameters and errors as of ``encode``."""
         self._refuse_uneven(frames)
+        self._repack()
         patches = patchify(frames.to(self.dtype), self.config.patch_size)
         given = _tiles_of(self.config, tiling, frames.shape[3], frames.shape[4], unit=1)
         samples = patches.chunk(patches.shape[0] if slicing else 1)

@@ -11,6 +11,8 @@ from torch import nn
 
 from sglang_core import ComponentDescription, ModelLoadError
 
+from ..layers.mapped_pages import MappedFiles
+
 #: Returns the name a module has for a stored weight, or ``None`` for weights that are not needed.
 Rename = Callable[[str], str | None]
 
@@ -40,13 +42,17 @@ def read_weights(
     for file in description.weights:
         try:
             with _open(folder / file.path) as reader:
+                files = MappedFiles()
                 names = {stored: rename(stored) for stored in reader.names()}
                 _check(description, wanted, names, reader)
                 for stored, name in names.items():
                     if name is None:
                         continue
                     keeps_float32 = not set(float32_parts).isdisjoint(name.split("."))
-                    value = _cast(reader.read(stored), torch.float32 if keeps_float32 else dtype, device)
+                    read = reader.read(stored)
+                    value = _cast(read, torch.float32 if keeps_float32 else dtype, device)
+                    if value is not read:
+                        files.give_back(read)
                     _assign(module, name, value)
                     seen.add(name)
         except (OSError, SafetensorError, RuntimeError, UnpicklingError) as error:

@@ -7,6 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from .mapped_pages import MappedFiles
+
 #: What may be applied to the result of a linear layer: ``gelu_tanh`` is GELU in its tanh form.
 Activation = Literal["gelu_tanh", "gelu", "silu"]
 
@@ -92,7 +94,9 @@ def pack_linears(owner: nn.Module, names: Sequence[str], into: str) -> PackedLin
     packed.weight = nn.Parameter(torch.cat(tuple(linear.weight for linear in linears)), requires_grad=False)
     packed.bias = nn.Parameter(torch.cat(tuple(biases)), requires_grad=False) if biases else None
     packed.kernel = None
-    for name in names:
+    files = MappedFiles()
+    for name, linear in zip(names, linears, strict=True):
+        files.give_back(linear.weight)
         setattr(owner, name, None)
     setattr(owner, into, packed)
     return packed

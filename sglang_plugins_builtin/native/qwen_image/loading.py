@@ -144,5 +144,5 @@ def _vae(
     config = CausalVaeConfig.from_component(described)
     vae = CausalVae(config, with_encoder=with_encoder, with_decoder=with_decoder)
     read_weights(vae, described, folder, dtype=dtype_of(plan, "vae"), rename=vae.rename)
-    vae.prepare(single_frame=True)
+    vae.prepare(single_frame=True, at_first_use=plan.device.value == "cpu")
     return vae

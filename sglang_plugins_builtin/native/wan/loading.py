@@ -108,5 +108,5 @@ def _transformer(
 def _vae(plan: ExecutionPlan, folder: Path, described: ComponentDescription) -> CausalVae:
     vae = CausalVae(CausalVaeConfig.from_component(described), with_encoder=takes_image(plan.model))
     read_weights(vae, described, folder, dtype=dtype_of(plan, "vae"), rename=vae.rename)
-    vae.prepare()
+    vae.prepare(at_first_use=plan.device.value == "cpu")
     return vae
