@@ -245,7 +245,7 @@ def _exchange(
         return result
     except (OSError, http.client.HTTPException, ValueError) as error:
         if time.monotonic() >= deadline or isinstance(error, TimeoutError):
-            raise RequestError(f"{shown} takes longer than {timeout_s:g} s", "try again, or give a file") from error
+            raise RequestError(f"{shown} takes longer than {timeout_s:g} s", "repeat it, or give a file") from error
         raise RequestError(f"{shown} can not be fetched: {error}", "check the address") from error
     finally:
         timer.cancel()

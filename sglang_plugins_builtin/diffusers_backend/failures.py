@@ -50,9 +50,9 @@ def run_failure(error: Exception, plan: ExecutionPlan, request: GenerationReques
     text = reason_of(error)
     remedy = "change the argument it names"
     if isinstance(error, RuntimeError) and re.search(r"dtype|Half|BFloat16|not implemented for", text):
-        remedy = f"try another precision than {precision}, for example --precision fp32"
+        remedy = f"use another precision than {precision}, for example --precision fp32"
     elif not isinstance(error, ValueError | TypeError):
-        remedy = "try other values; SGLANG_DEBUG=1 shows where it failed"
+        remedy = "use other values; SGLANG_DEBUG=1 shows where it failed"
     return RequestError(f"{plan.model.pipeline_class} failed: {text}", remedy)
 
 

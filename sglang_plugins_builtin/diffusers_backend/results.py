@@ -85,7 +85,7 @@ def _quantised(pictures: np.ndarray[Any, Any], plan: ExecutionPlan) -> Frames:
         used = sorted({c.precision.value for c in plan.components.values() if c.precision.value})
         raise RequestError(
             f"{plan.model.pipeline_class} made values that are not numbers, in precision {', '.join(used) or 'fp32'}",
-            "try another precision: --precision fp32, or --vae-precision fp32",
+            "use another precision: --precision fp32, or --vae-precision fp32",
         )
     rounded: Frames = (pictures * 255).round().clip(0, 255).astype(np.uint8)
     return rounded

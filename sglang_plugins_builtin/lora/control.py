@@ -196,7 +196,7 @@ def _allowed_path(server: "Server", path: str) -> str:
             continue
     message = (
         f"the adapter {path[:200]!r} is not among those that this server loads: its operator allows folders with "
-        "--lora-root and repos with --lora-repo"
+        "--lora-root, below which paths begin, and repos with --lora-repo"
     )
     raise ApiError(400, message, param="lora_path", code="lora_path_not_allowed")
 

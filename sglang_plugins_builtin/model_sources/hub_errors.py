@@ -102,7 +102,7 @@ def _status_error(status: int, name: str) -> ModelNotFoundError:
     if status >= 500:
         return UnreachableHubError(
             f"{name} can not be looked up: the hub {constants.ENDPOINT} fails with status {status}",
-            "try again later, or run with --offline if the model is downloaded",
+            "run it again later, or run with --offline if the model is downloaded",
         )
     return ModelNotFoundError(f"the hub answers {name} with status {status}", "check the id and HF_ENDPOINT")
 

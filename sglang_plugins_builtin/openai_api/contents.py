@@ -34,20 +34,19 @@ def finished_output(job: Job, index_text: str, param: str) -> JobOutput:
 
 
 async def content_response(server: "Server", request: "Request", job: Job, output: JobOutput) -> "Response":
-    """Return the file, with ranges and conditions, or what a storage has of it.
+    """Return the file, with ranges and conditions, or what a storage has of it; 404 if it is gone."""
+    from .stored_files import StoredFile
 
-    :raises ApiError: 404 if it is gone.
-    """
-    from starlette.responses import FileResponse
+    async def uploaded() -> "Response":
+        answer = await uploaded_response(server, request, job, output)
+        if answer is None:
+            raise output_gone(job, output)
+        return answer
 
     path = server.jobs.content_path(job, output.index)
-    if path is not None and await asyncio.to_thread(path.is_file):
-        name = f"{job.id}_{output.index}{path.suffix}"
-        return FileResponse(path, media_type=output.media_type, filename=name, content_disposition_type="inline")
-    answer = await uploaded_response(server, request, job, output)
-    if answer is None:
-        raise _gone(job, output)
-    return answer
+    if path is None:
+        return await uploaded()
+    return StoredFile(path, output.media_type, f"{job.id}_{output.index}{path.suffix}", otherwise=uploaded)
 
 
 async def read_output(server: "Server", job: Job, output: JobOutput) -> bytes:
@@ -70,10 +69,11 @@ def _read(server: "Server", job: Job, output: JobOutput, path: Path | None) -> b
             return b"".join(server.storage.read(output.object_key))
         except SglangError as error:
             raise storage_failure(job, output, error) from error
-    raise _gone(job, output)
+    raise output_gone(job, output)
 
 
-def _gone(job: Job, output: JobOutput) -> ApiError:
+def output_gone(job: Job, output: JobOutput) -> ApiError:
+    """Return the answer for an output whose file is nowhere."""
     return ApiError(404, f"the file of {job.id}, output {output.index}, is gone from the server", code="output_gone")
 
 

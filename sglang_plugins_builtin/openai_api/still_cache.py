@@ -55,9 +55,14 @@ class StillCache:
     async def _make(self, job: Job, output: JobOutput, still: Still, picture: Path) -> None:
         clip = self._server.jobs.content_path(job, output.index)
         if clip is not None and await asyncio.to_thread(clip.is_file):
-            await _run(still, clip, picture)
-            return
-        content = await read_output(self._server, job, output)  # it is uploaded, and not here any more
+            try:
+                await _run(still, clip, picture)
+            except ApiError:
+                if await asyncio.to_thread(clip.is_file):
+                    raise
+            else:
+                return
+        content = await read_output(self._server, job, output)  # it is uploaded or deleted, and not here any more
         with tempfile.TemporaryDirectory() as folder:
             copy = Path(folder) / f"clip{extension_of(output.media_type)}"
             await asyncio.to_thread(copy.write_bytes, content)

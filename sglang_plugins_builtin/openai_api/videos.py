@@ -8,7 +8,7 @@ from sglang_core import ApiError
 
 from .access import find_job
 from .bodies import read_request
-from .contents import content_response, finished_output
+from .contents import content_response, finished_output, output_gone
 from .event_streams import events_response
 from .fields import ImageInput
 from .inputs import copy_inputs
@@ -112,7 +112,7 @@ class VideoRoutes:
 
     async def content(self, request: "Request") -> "Response":
         """Return the clip, or a picture of it."""
-        from starlette.responses import FileResponse
+        from .stored_files import StoredFile
 
         job = await find_job(self._server, request, "video")
         variant = request.query_params.get("variant", "video")
@@ -124,7 +124,11 @@ class VideoRoutes:
             return await content_response(self._server, request, job, output)
         still = cast(Any, variant)
         path = await self._stills.get(job, output, still)
-        return FileResponse(path, media_type=STILLS[still][1], filename=path.name, content_disposition_type="inline")
+
+        async def gone() -> "Response":
+            raise output_gone(job, output)
+
+        return StoredFile(path, STILLS[still][1], path.name, otherwise=gone)
 
 
 def _submission(server: "Server", fields: VideoRequest) -> Submission:

@@ -91,7 +91,7 @@ class JobViews:
 
     async def input(self, request: "Request") -> "Response":
         """Return one of them, as the request brought it."""
-        from starlette.responses import FileResponse
+        from starlette.responses import Response
 
         job = await self._find(request)
         index = request.path_params["index"]
@@ -99,10 +99,18 @@ class JobViews:
             message = f"{job.id} started from {len(job.input_files)} image(s), counted from 0"
             raise ApiError(404, message, code="input_not_found")
         name = job.input_files[index]
-        path = await asyncio.to_thread(self._input_path, name)
-        if path is None:
+        content = await asyncio.to_thread(self._read_input, name)
+        if content is None:
             raise ApiError(404, f"image {index} that {job.id} started from is gone from the server", code="input_gone")
-        return FileResponse(path, media_type=_media_type(name))
+        return Response(content, media_type=_media_type(name))
+
+    def _read_input(self, name: str) -> bytes | None:
+        """Return the bytes of an input, read at once: its job may be deleted between a check and the answer."""
+        path = self._input_path(name)
+        try:
+            return None if path is None else path.read_bytes()
+        except FileNotFoundError:
+            return None
 
     def _input_path(self, name: str) -> Path | None:
         """Return the file of an input; ``None`` if it is gone, no image, or not inside the input folder."""

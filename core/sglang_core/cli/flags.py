@@ -114,6 +114,11 @@ class FlagGrammar:
         raise self._unknown(flag, groups)
 
     def _unknown(self, flag: str, groups: Sequence[OptionGroup]) -> ConfigError:
+        key = key_of(flag.partition(".")[0])
+        elsewhere = next((group for group in self.namespace if key in self.namespace.known_keys([group])), None)
+        if elsewhere is not None and elsewhere not in groups:
+            commands = ", ".join(elsewhere.commands)
+            return ConfigError(f"{flag} does not apply: it is an option of {commands}", "leave it out")
         known = [flag_of(key) for key in self.namespace.known_keys(groups)]
         close = closest(flag_of(key_of(flag)), [*known, *self.own_flags])
         remedy = f"use {close}" if close else "see --help for the options"

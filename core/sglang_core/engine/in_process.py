@@ -98,7 +98,7 @@ class Engine:
         if self._pipeline is None:
             raise RequestError("the engine is closed", "load the model again")
         control.check()
-        with translated(f"backend {self.plan.backend.value}", RequestError, "try other settings or another --backend"):
+        with translated(f"backend {self.plan.backend.value}", RequestError, "use other settings or another --backend"):
             media = self._pipeline.run(request, control)
             _check_media(media, self.plan)
         return media
@@ -123,7 +123,7 @@ class Engine:
             raise RequestError("the engine is closed", "load the model again")
         assert isinstance(pipeline, BatchingPipeline)
         control.check()
-        with translated(f"backend {self.plan.backend.value}", RequestError, "try other settings or another --backend"):
+        with translated(f"backend {self.plan.backend.value}", RequestError, "use other settings or another --backend"):
             media = tuple(pipeline.run_batch(requests, control))
             for each in media:
                 _check_media(each, self.plan)

@@ -267,6 +267,8 @@ class Supervisor:
             if message.kind == "loading":
                 self.loading = values
             elif message.kind == "ready":
+                if self._was_ready:
+                    logger.info("the model's process runs again")
                 life.is_ready = self._was_ready = True
                 self.plan_json, self._failure = values["plan"], None
                 self.can_interleave = values["can_interleave"]
@@ -351,7 +353,7 @@ class Supervisor:
 
 def _hung(what: str, quiet_s: float, flag: str) -> Ending:
     reason = f"{what} for {quiet_s:.1f} s, and the model's process was ended"
-    return Ending(code="hung", reason=reason, remedy=f"try again, or allow more time with {flag}")
+    return Ending(code="hung", reason=reason, remedy=f"repeat it, or allow more time with {flag}")
 
 
 def _log_levels(manager: PluginManager) -> dict[str, int]:

@@ -51,9 +51,9 @@ def read_webhook_secret(text: str) -> bytes:
         try:
             key = base64.b64decode(text.removeprefix(_SECRET_PREFIX), validate=True)
         except (binascii.Error, ValueError):
-            raise ValueError(f"what follows {_SECRET_PREFIX} is not base64") from None
+            raise ValueError(f"expected base64 after {_SECRET_PREFIX}, not what is there") from None
     if len(key) < _MIN_SECRET_BYTES:
-        raise ValueError(f"a webhook secret has at least {_MIN_SECRET_BYTES} bytes, this one has {len(key)}")
+        raise ValueError(f"expected a secret of at least {_MIN_SECRET_BYTES} bytes, not one of {len(key)}")
     return key
 
 

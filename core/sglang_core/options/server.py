@@ -45,7 +45,7 @@ def _are_hosts(instance: object, attribute: Any, values: tuple[str, ...]) -> Non
 def _are_keys(instance: object, attribute: Any, values: tuple[str, ...]) -> None:
     for value in values:
         if not value or not value.isascii() or not value.isprintable() or " " in value:
-            raise ValueError("a key is one word of printable ASCII characters")
+            raise ValueError("expected keys of one word each, of printable ASCII characters")
 
 
 @frozen(kw_only=True)

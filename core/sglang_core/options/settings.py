@@ -1,5 +1,6 @@
 """The final settings of a command: every value with its origin, read-only."""
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
@@ -10,7 +11,10 @@ from ..errors import ConfigError
 from .convert import convert, expected, json_of_text, to_plain
 from .fields import OptionField
 from .groups import OptionGroup
+from .ranges import allowed_range
 
+#: What a problem begins with that says what would be right.
+_EXPECTATION = re.compile(r"expected (.+?)(?:, not .*)?$", re.DOTALL)
 T = TypeVar("T")
 OriginKind = Literal["flag", "file", "environment", "python", "receipt", "default"]
 
@@ -166,5 +170,12 @@ def _is_refused(group: OptionGroup, option_field: OptionField, value: Any) -> bo
 
 
 def _refusal(option_field: OptionField, origin: Origin, problem: str) -> ConfigError:
-    remedy = f"give {option_field.name} {expected(option_field.shape)}"
+    remedy = f"give {option_field.name} {_wanted(option_field, problem)}"
     return ConfigError(f"{origin.label}: {problem}", remedy)
+
+
+def _wanted(option_field: OptionField, problem: str) -> str:
+    said = _EXPECTATION.match(problem)
+    if said and option_field.shape.kind == "str" and not option_field.shape.is_mapping:
+        return said[1]  # of a text only its validator knows what is right
+    return f"{expected(option_field.shape)}{allowed_range(option_field)}"

@@ -107,9 +107,10 @@ def api_error(error: SglangError, request_id: str = "") -> ApiError:
 
 
 def _param(problem: str) -> str | None:
-    """Return the setting of a request that a problem is about, if it begins with its name."""
+    """Return the field of a request that a problem is about, if it begins with its name."""
     name = _LEADING_NAME.match(problem)
-    return name[1] if name and any(name[1] == field.name for field in fields(SamplingOptions)) else None
+    known = {"webhook_url", *(field.name for field in fields(SamplingOptions))}
+    return name[1] if name and name[1] in known else None
 
 
 _REASONS = {

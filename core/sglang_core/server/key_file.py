@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 _FIELDS = ("name", "key", "sha256", "scopes", "priority", "rate")
 _NAME = re.compile(r"[A-Za-z0-9._@-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-fA-F]{64}")
+#: Largest distance of a priority from 0, either way.
+MAX_PRIORITY = 1000
+_PRIORITY_REMEDY = f"give priority a whole number from -{MAX_PRIORITY} to {MAX_PRIORITY}, or leave it out for 0"
 _EXAMPLE = "write keys: [{name: alice, sha256: ..., scopes: [generate]}]"
 
 
@@ -52,8 +55,11 @@ def _read_entry(entry: Any, place: str) -> tuple[bytes, ApiKey]:
     if not isinstance(scopes, list) or not scopes or any(scope not in SCOPES for scope in scopes):
         raise ConfigError(f"{place} ({name}): scopes are wrong", f"give a list of {', '.join(SCOPES)}")
     priority = entry.get("priority", 0)
-    if not isinstance(priority, int) or isinstance(priority, bool) or abs(priority) > 1000:
-        raise ConfigError(f"{place} ({name}): the priority is no whole number", "give one from -1000 to 1000")
+    if not isinstance(priority, int) or isinstance(priority, bool):
+        raise ConfigError(f"{place} ({name}): the priority is no whole number", _PRIORITY_REMEDY)
+    if abs(priority) > MAX_PRIORITY:
+        problem = f"{place} ({name}): the priority is {priority}, it goes from -{MAX_PRIORITY} to {MAX_PRIORITY}"
+        raise ConfigError(problem, _PRIORITY_REMEDY)
     rate = entry.get("rate")
     try:
         parsed = None if rate is None else parse_rate(str(rate))

@@ -114,7 +114,7 @@ class _Life:
         finally:
             await self._end(server, opening, http)
         if self._stop_at_once.is_set():
-            raise RequestCancelledError("stopped at once", "what was under way is in the job store")
+            raise RequestCancelledError("stopped at once", "start it again: what was under way is in the job store")
 
     async def _serve_model(self, server: "Server", http: "asyncio.Task[None]") -> None:
         loading = asyncio.ensure_future(server.supervisor.wait_ready())

@@ -120,7 +120,9 @@ def holder_of_port(port: int) -> str | None:
 
 def _unix(path: Path, scheme: str) -> Listeners:
     if len(os.fsencode(path)) > _MAX_UDS_BYTES:
-        raise ConfigError(f"--uds {path}: the path of a socket has at most {_MAX_UDS_BYTES} bytes", "choose a shorter")
+        raise ConfigError(
+            f"--uds {path}: the path of a socket has at most {_MAX_UDS_BYTES} bytes", "choose a shorter path"
+        )
     _remove_stale(path)
     one = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

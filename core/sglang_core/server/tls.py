@@ -23,12 +23,31 @@ def check_certificate(options: ServerOptions) -> None:
         # Never the terminal: without a password of its own OpenSSL asks for one there.
         context.load_cert_chain(certificate, key, password=lambda: options.ssl_keyfile_password or "")
     except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error)
-        words = str(reason).replace("_", " ").lower()
-        raise ConfigError(
-            f"--ssl-certfile {certificate} and --ssl-keyfile {key} can not be used together: {words}",
-            "give a certificate chain and its private key in PEM, and --ssl-keyfile-password if it has one",
-        ) from error
+        raise _refusal(certificate, key, error, has_password=bool(options.ssl_keyfile_password)) from error
+
+
+def _refusal(certificate: Path, key: Path, error: Exception, *, has_password: bool) -> ConfigError:
+    """Say what is wrong with two files: OpenSSL's own words name the line of its code."""
+    key_flag = "--ssl-certfile" if key == certificate else "--ssl-keyfile"
+    content = key.read_bytes()
+    if b"CERTIFICATE-----" not in certificate.read_bytes():
+        return ConfigError(
+            f"--ssl-certfile {certificate} holds no certificate in PEM", "give a certificate chain in PEM"
+        )
+    if b"PRIVATE KEY-----" not in content:
+        remedy = "add --ssl-keyfile FILE" if key == certificate else "give the private key of the certificate in PEM"
+        return ConfigError(f"{key_flag} {key} holds no private key in PEM", remedy)
+    reason = str(getattr(error, "reason", None) or "")
+    if reason == "KEY_VALUES_MISMATCH":
+        problem = f"--ssl-certfile {certificate} and {key_flag} {key} do not belong together"
+        return ConfigError(problem, "give the private key that the certificate was made for, in PEM")
+    if b"ENCRYPTED" in content:
+        problem = "the password does not open it" if has_password else "no password is given"
+        remedy = "give its password in the variable SGLANG_SSL_KEYFILE_PASSWORD"
+        return ConfigError(f"the private key in {key_flag} {key} is encrypted, and {problem}", remedy)
+    words = reason.replace("_", " ").lower() or str(error)
+    problem = f"--ssl-certfile {certificate} and {key_flag} {key} can not be used together: {words}"
+    return ConfigError(problem, "give a certificate chain and its private key in PEM")
 
 
 def _check_readable(flag: str, path: Path) -> None:

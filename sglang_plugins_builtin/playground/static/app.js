@@ -168,6 +168,7 @@ async function begin() {
   } catch (error) {
     hasBegun = false;
     if (error.status !== 401) showProblem("form-problem", error);
+    else find("canvas").querySelector(".empty").textContent = "Enter an API key to begin: the button is at the top.";
   }
 }
 

@@ -1,7 +1,7 @@
 /** The dialog about one job: what it made, with which settings, its receipt, and what can be done with it. */
 
 import { call } from "./api.js";
-import { find, make, showProblem, shownBytes, shownSeconds } from "./dom.js";
+import { find, make, sentence, showProblem, shownBytes, shownSeconds } from "./dom.js";
 import { describeInputs } from "./inputs.js";
 import { collection } from "./jobs.js";
 import { forgetMedia, full, inputStill, save } from "./media.js";
@@ -41,8 +41,8 @@ export class Details {
 
   media(record) {
     if (record.outputs.length === 0) {
-      const reason = record.error?.message ?? "It was cancelled.";
-      return [make("p", { class: "empty", text: reason })];
+      if (record.state !== "failed") return [make("p", { class: "empty", text: "It was cancelled." })];
+      return [make("p", { class: "problem", text: sentence(record.error.message) })];
     }
     return record.outputs.map((output) => {
       const facts = `${output.width} × ${output.height} · seed ${output.seed} · ${shownBytes(output.num_bytes)}`;

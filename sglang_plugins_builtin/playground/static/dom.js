@@ -32,13 +32,14 @@ export function announce(text) {
   find("announcer").textContent = text;
 }
 
+/** Return a time in words. The space before a unit is one at which no line is broken. */
 export function shownSeconds(seconds) {
   if (seconds < 1) return "under a second";
-  if (seconds < 90) return `${Math.round(seconds)} s`;
-  return `${Math.round(seconds / 60)} min`;
+  if (seconds < 90) return `${Math.round(seconds)}\u00a0s`;
+  return `${Math.round(seconds / 60)}\u00a0min`;
 }
 
 export function shownBytes(count) {
-  if (count < 1024) return `${count} B`;
-  return count < 1024 ** 2 ? `${(count / 1024).toFixed(1)} KiB` : `${(count / 1024 ** 2).toFixed(1)} MiB`;
+  if (count < 1024) return `${count}\u00a0B`;
+  return count < 1024 ** 2 ? `${(count / 1024).toFixed(1)}\u00a0KiB` : `${(count / 1024 ** 2).toFixed(1)}\u00a0MiB`;
 }

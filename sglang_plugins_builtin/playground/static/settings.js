@@ -40,7 +40,11 @@ export function startTheme() {
 export function startKeyEntry() {
   const dialog = find("key-dialog");
   const open = (error) => {
-    showProblem("key-problem", error);
+    // Who comes for the first time has done nothing wrong. How programs send a key is nothing for people to read.
+    const isWrong = error?.code === "invalid_api_key";
+    find("key-needed").hidden = error === null || isWrong;
+    showProblem("key-problem", isWrong ? new Error("the API key is not one of this server's.") : null);
+    if (isWrong) find("open-key").textContent = "API key";
     if (dialog.open) return;
     dialog.showModal();
     find("key").focus();
@@ -54,7 +58,7 @@ export function startKeyEntry() {
     event.preventDefault();
     const key = find("key").value.trim();
     if (key) use(key);
-    else showProblem("key-problem", new Error("enter a key, or close this"));
+    else showProblem("key-problem", new Error("enter a key, or close this."));
   });
   if (apiKey()) find("open-key").textContent = "API key ✓";
 }

@@ -143,6 +143,20 @@ def test_input_that_is_gone_is_said_to_be(ask):
     assert (answer.status_code, answer.json()["error"]["code"]) == (404, "input_gone")
 
 
+def test_input_that_is_deleted_between_the_check_and_the_answer_is_gone(ask, inputs, monkeypatch):
+    check = JobViews._input_path
+
+    def check_and_delete(views, name):
+        path = check(views, name)
+        path.unlink()
+        return path
+
+    monkeypatch.setattr(JobViews, "_input_path", check_and_delete)
+    answer = ask("/playground/api/inputs/img_e/0", "ann")
+
+    assert (answer.status_code, answer.json()["error"]["code"]) == (404, "input_gone")
+
+
 def test_nothing_but_images_inside_the_input_folder_is_handed_out(ask):
     entries = ask("/playground/api/inputs/img_g", "ann").json()["inputs"]
 

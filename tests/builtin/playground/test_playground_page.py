@@ -243,7 +243,7 @@ def test_job_that_fails_says_why(visit, images):
     page.wait_for_selector("#stage-problem:not([hidden])")
     assert "This is refused" in page.inner_text("#stage-problem")
     tile(page, "failed: refuse this").click()
-    assert "this is refused" in page.get_by_role("dialog").inner_text()
+    assert "This is refused" in page.get_by_role("dialog").inner_text()
 
 
 def test_clip_is_made_and_played(visit, clips):
@@ -264,9 +264,14 @@ def test_key_is_asked_for_kept_in_the_tab_and_sent_along(visit, guarded):
     dialog = page.get_by_role("dialog", name="API key")
     dialog.wait_for()
     assert "needs an API key" in dialog.inner_text()
+    assert page.is_hidden("#key-problem")  # nobody has done anything wrong yet
+    dialog.get_by_role("button", name="Close").click()
+    assert "Enter an API key to begin" in page.inner_text("#canvas")
+    page.click("#open-key")
     page.get_by_label("Key", exact=True).fill("wrong")
     page.keyboard.press("Enter")
     page.get_by_text("The API key is not one of this server's").wait_for()
+    assert page.inner_text("#open-key") == "API key"  # without the mark of a key that is in use
     page.get_by_label("Key", exact=True).fill(KEY)
     page.keyboard.press("Enter")
 

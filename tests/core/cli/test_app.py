@@ -153,6 +153,7 @@ WRONG = [
     (["zzz"], "unknown command 'zzz'", "sglang --help lists the commands"),
     (["--versoin"], "No such option '--versoin'", "see --help"),
     (["generate", "--promt", "a"], "unknown option --promt", "use --prompt"),
+    (["serve", "--seed", "5"], "--seed does not apply: it is an option of generate, explain", "leave it out"),
     (["generate", "stray"], "unexpected extra argument", "see --help"),
     (["generate", "--config"], "Option '--config' requires an argument", "see --help"),
     (["generate", "--config", "none.yaml"], "--config none.yaml: there is no such file", "check the path"),

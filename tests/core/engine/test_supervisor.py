@@ -66,7 +66,7 @@ def test_several_outputs_of_one_item_are_files_of_their_own(supervised, item):
 
 FAILURES = {
     "refuse": ("invalid_request", "this is refused", "ask for something else"),
-    "fail": ("failed", "backend wilful failed: ValueError: this fails", "try other settings"),
+    "fail": ("failed", "backend wilful failed: ValueError: this fails", "use other settings"),
     "starve": ("out_of_memory", "backend wilful failed: MemoryError", ""),
 }
 
@@ -121,7 +121,8 @@ def test_full_folder_is_an_error_of_the_item(supervised, item):
     ("prompt", "reason"),
     [("exit", "rank 0 ended with exit code 3"), ("die", "rank 0 was ended by SIGKILL")],
 )
-def test_crash_loses_what_ran_and_the_ranks_come_back(prompt, reason, supervised, item):
+def test_crash_loses_what_ran_and_the_ranks_come_back(prompt, reason, supervised, item, caplog):
+    caplog.set_level("INFO", "sglang_core")
     states = []
 
     async def body(supervisor, run):
@@ -140,6 +141,7 @@ def test_crash_loses_what_ran_and_the_ranks_come_back(prompt, reason, supervised
     assert len(after.outputs) == 1
     assert num_restarts == 1
     assert states == ["restarting", "ready", "stopped"]
+    assert caplog.messages.count("the model's process runs again") == 1
 
 
 def test_rank_that_is_killed_from_outside_is_noticed_while_idle(supervised, item, is_gone):

@@ -207,8 +207,8 @@ def test_the_secret_is_not_in_the_store(place, url, until):
 @pytest.mark.parametrize(
     ("name", "value", "problem"),
     [
-        ("webhook_secret", "short", "a webhook secret has at least 16 bytes"),
-        ("webhook_secret", "whsec_!!!", "what follows whsec_ is not base64"),
+        ("webhook_secret", "short", "expected a secret of at least 16 bytes, not one of 5"),
+        ("webhook_secret", "whsec_!!!", "expected base64 after whsec_"),
         ("job_retention", "soon", "expected an age such as 90m, 36h or 7d, not 'soon'"),
         ("job_retention", "0d", "expected an age"),
         ("job_retention_bytes", "much", "expected a size such as 500MB or 20GiB, not 'much'"),

@@ -125,6 +125,8 @@ def test_jobs_of_a_key_are_owned_by_the_same_name_when_other_keys_come():
         ("keys: [{name: a, key: s3cret, scopes: [everything]}]", "scopes are wrong"),
         ("keys: [{name: a, key: s3cret, scopes: generate}]", "scopes are wrong"),
         ("keys: [{name: a, key: s3cret, priority: high}]", "no whole number"),
+        ("keys: [{name: a, key: s3cret, priority: 2000}]", "the priority is 2000, it goes from -1000 to 1000"),
+        ("keys: [{name: a, key: s3cret, priority: -1001}]", "the priority is -1001, it goes from -1000 to 1000"),
         ("keys: [{name: a, key: s3cret, rate: often}]", "60/minute"),
         ("keys: [{name: a, key: 'two words'}]", "no word of ASCII"),
         ("keys: [{name: a, key: s3cret}, {name: a, key: other}]", "'a' is given twice"),
@@ -142,6 +144,17 @@ def test_wrong_file_of_keys_is_refused_without_showing_a_key(tmp_path, text, pro
     assert problem in refused.value.problem
     assert str(path) in refused.value.problem or "twice" in problem or "two names" in problem
     assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize("priority", ["high", "2000"])
+def test_wrong_priority_of_a_key_is_answered_with_the_right_ones(tmp_path, priority):
+    path = tmp_path / "keys.yaml"
+    path.write_text(f"keys: [{{name: a, key: s3cret, priority: {priority}}}]")
+
+    with pytest.raises(ConfigError) as refused:
+        read_key_file(path)
+
+    assert refused.value.remedy == "give priority a whole number from -1000 to 1000, or leave it out for 0"
 
 
 def test_json_file_of_keys_is_read(tmp_path):

@@ -166,6 +166,11 @@ def test_request_beyond_the_limits_is_refused_by_name(client, values, param, pro
     assert problem in error["message"]
 
 
+def test_problem_with_a_webhook_is_said_of_its_field():
+    assert api_error(RequestError("webhook_url does not apply: no secret", "leave it out")).param == "webhook_url"
+    assert api_error(RequestError("nothing in particular is wrong", "ask again")).param is None
+
+
 def test_request_within_the_limits_is_planned(client):
     answer = client.post("/test/replan", json={"prompt": "a red circle", "width": 32, "height": 16})
 

@@ -103,23 +103,38 @@ def test_certificate_and_key_that_do_not_belong_together_are_refused(tmp_path):
     with pytest.raises(ConfigError) as refused:
         check_certificate(ServerOptions(ssl_certfile=certificate, ssl_keyfile=key))
 
-    assert "can not be used together: key values mismatch" in refused.value.problem
+    assert refused.value.problem.endswith(f"--ssl-keyfile {key} do not belong together")
     assert "PEM" in refused.value.remedy
 
 
-@pytest.mark.parametrize("password", [None, "wrong"])
-def test_wrong_password_of_the_key_is_refused_without_asking(tmp_path, password):
+@pytest.mark.parametrize(
+    ("password", "problem"), [(None, "no password is given"), ("wrong", "the password does not open it")]
+)
+def test_wrong_password_of_the_key_is_refused_without_asking(tmp_path, password, problem):
     certificate, key = write_certificate(tmp_path, b"right")
 
     with pytest.raises(ConfigError) as refused:
         check_certificate(ServerOptions(ssl_certfile=certificate, ssl_keyfile=key, ssl_keyfile_password=password))
 
-    assert "--ssl-keyfile-password" in refused.value.remedy
+    assert refused.value.problem == f"the private key in --ssl-keyfile {key} is encrypted, and {problem}"
+    assert "SGLANG_SSL_KEYFILE_PASSWORD" in refused.value.remedy
 
 
-def test_file_that_is_no_certificate_is_refused(tmp_path):
-    path = tmp_path / "cert.pem"
-    path.write_text("hello")
+def test_file_without_what_it_is_given_for_is_refused(tmp_path):
+    certificate, key = write_certificate(tmp_path)
+    noise = tmp_path / "noise.pem"
+    noise.write_text("hello")
+    broken = tmp_path / "broken.pem"
+    broken.write_text("-----BEGIN CERTIFICATE-----\nhello\n-----END CERTIFICATE-----\n" + key.read_text())
 
-    with pytest.raises(ConfigError, match="can not be used together"):
-        check_certificate(ServerOptions(ssl_certfile=path))
+    for files, problem, remedy in [
+        ({"ssl_certfile": noise}, f"--ssl-certfile {noise} holds no certificate", "a certificate chain"),
+        ({"ssl_certfile": key, "ssl_keyfile": certificate}, f"--ssl-certfile {key} holds no certificate", "chain"),
+        ({"ssl_certfile": certificate}, f"--ssl-certfile {certificate} holds no private key", "add --ssl-keyfile FILE"),
+        ({"ssl_certfile": certificate, "ssl_keyfile": noise}, f"--ssl-keyfile {noise} holds no private key", "in PEM"),
+        ({"ssl_certfile": broken}, "can not be used together: ", "in PEM"),
+    ]:
+        with pytest.raises(ConfigError) as refused:
+            check_certificate(ServerOptions(**files))
+        assert problem in refused.value.problem
+        assert remedy in refused.value.remedy
