@@ -55,6 +55,8 @@ def plan_requests(
     values = _call_values(model, call, settings, reasons)
     complete_image_size(values, reasons, inputs)
     _check_size(values, call)
+    if values.get("negative_prompt") is not None:
+        _check_text(values["negative_prompt"], settings.origin("negative_prompt").label)
     template = GenerationRequest(
         prompt=prompts[0], image_path=inputs.images, mask_path=inputs.mask, extra=extra, **values
     )
@@ -82,6 +84,11 @@ def _prompts(options: SamplingOptions, settings: Settings) -> list[str]:
 def _check_prompt(prompt: str, label: str) -> None:
     if not prompt.strip():
         raise RequestError(f"{label}: the prompt is empty", "say what to make")
+    _check_text(prompt, label)
+
+
+def _check_text(prompt: str, label: str) -> None:
+    """Refuse what no text encoder reads; empty is fine, since negative prompts may be."""
     if len(prompt) > MAX_PROMPT_CHARACTERS:
         raise RequestError(
             f"{label}: the prompt has {len(prompt):,} characters, at most {MAX_PROMPT_CHARACTERS:,} are read",

@@ -44,6 +44,20 @@ REFUSED = {
         "shorten the prompt",
     ),
     "prompt that is no text": ({}, {"prompt": "a\udcff"}, RequestError, "is not text in UTF-8", "write it in UTF-8"),
+    "negative prompt that is no text": (
+        {},
+        {"negative_prompt": "a\udcff"},
+        RequestError,
+        "argument 'negative_prompt': the prompt is not text in UTF-8",
+        "write it in UTF-8",
+    ),
+    "long negative prompt": (
+        {},
+        {"negative_prompt": "x" * 10_001},
+        RequestError,
+        "argument 'negative_prompt': the prompt has 10,001 characters, at most 10,000 are read",
+        "shorten the prompt",
+    ),
     "two seeds": ({}, {"seed": [1, 2]}, ConfigError, "2 seeds for 1 prompt(s) of 1 output(s)", "give 1, 1 or 1 seeds"),
     "no seeds": ({}, {"seed": []}, ConfigError, "0 seeds for 1 prompt(s)", "give 1"),
     "width off the grid": (

@@ -51,15 +51,20 @@ class CausalVae(nn.Module):
         Afterwards they are no longer shaped as in the checkpoint.
 
         :param single_frame: keep only what single pictures need, a third of the weights: clips are then refused.
-        :param at_first_use: wait for it; until then mapped weights take no memory. Only for weights that stay where
-            they are.
+        :param at_first_use: wait for it, or for ``settle``, where weights are mapped and take no memory until then.
+            Whoever keeps the weights to bring them back later has to ``settle`` them before.
         """
         self._takes_clips = not single_frame
         self._is_waiting = True
-        if not at_first_use:
-            self._repack()
+        if not at_first_use or not self._is_mapped():
+            self.settle()
 
-    def _repack(self) -> None:
+    def _is_mapped(self) -> bool:
+        files = MappedFiles()
+        return all(files.hold(module.weight) for module in self.modules() if isinstance(module, Convolution))
+
+    def settle(self) -> None:
+        """Do now what ``prepare`` left to the first use."""
         if not self._is_waiting:
             return
         self._is_waiting = False
@@ -95,7 +100,7 @@ class CausalVae(nn.Module):
         :param check: called before each convolution, for stopping within large frames.
         """
         self._refuse_clip(latents.shape[2])
-        self._repack()
+        self.settle()
         factor, patch = self.config.spatial_factor, self.config.patch_size
         given = _tiles_of(self.config, tiling, latents.shape[3] * factor, latents.shape[4] * factor, unit=factor)
         samples = latents.to(self.dtype).chunk(latents.shape[0] if slicing else 1)
@@ -140,7 +145,7 @@ class CausalVae(nn.Module):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Return mean and log-variance of the latents of frames; parameters and errors as of ``encode``."""
         self._refuse_uneven(frames)
-        self._repack()
+        self.settle()
         patches = patchify(frames.to(self.dtype), self.config.patch_size)
         given = _tiles_of(self.config, tiling, frames.shape[3], frames.shape[4], unit=1)
         samples = patches.chunk(patches.shape[0] if slicing else 1)

@@ -32,6 +32,10 @@ class EncodePrompts:
         self._residency = residency
         self._is_guided = is_guided
 
+    def forget(self) -> None:
+        """Forget what was encoded: the encoder has other weights."""
+        self.cache.clear()
+
     def num_steps(self, state: RunState) -> None:
         """Return nothing: it is short."""
         return

@@ -23,7 +23,7 @@ from .changing import WeightPlace, find_weight
 from .memory import run_out_of_memory
 from .previews import PictureStage
 from .residency import Residency
-from .stages import BatchStage, OptionalStage, Stage
+from .stages import BatchStage, OptionalStage, RememberingStage, Stage
 from .state import RunState
 
 
@@ -107,6 +107,10 @@ class StagedPipeline:
         place = self._place(component, name)
         assert place is not None, "what was read can be written"
         place.write(value)
+        if not component.startswith("transformer"):  # what denoises is remembered by nobody
+            for stage in self.stages:
+                if isinstance(stage, RememberingStage):
+                    stage.forget()
 
     def _place(self, component: str, name: str) -> WeightPlace | None:
         if self.residency.is_in_use:  # in the middle of a run: what is on the device are copies

@@ -1,10 +1,18 @@
 """Where components live: on the device, in host memory until they are used, or streamed layer by layer."""
 
 from collections.abc import Container, Iterator, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """A component that changes the form of its weights at its first use, or before when it is told to."""
+
+    def settle(self) -> None:
+        """Bring the weights into their last form: what is kept of them now is brought back at every use."""
 
 
 class Residency:
@@ -37,6 +45,8 @@ class Residency:
         :param used_once: parts, also of layers, that stay in host memory while layers are streamed: the component
             copies what it needs of them by itself, once in a run.
         """
+        if mode != "resident" and isinstance(module, Settles):
+            module.settle()
         if mode == "layerwise-offload" and layers:
             kept = {id(tensor) for part in used_once for _, _, tensor in _home_of(part, pins=self._pins)}
             streamed = {id(tensor) for layer in layers for tensor in _tensors(layer)}

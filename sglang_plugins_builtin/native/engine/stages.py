@@ -44,6 +44,14 @@ class OptionalStage(Stage, Protocol):
         """Say whether a request has something for it to do; if not it is passed over, and nobody hears of it."""
 
 
+@runtime_checkable
+class RememberingStage(Stage, Protocol):
+    """A stage that keeps what it computed for further runs."""
+
+    def forget(self) -> None:
+        """Forget it, since weights have changed."""
+
+
 class Denoise:
     """The denoising loop: predict, step, and a boundary where the run can be stopped."""
 

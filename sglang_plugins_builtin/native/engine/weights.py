@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -35,9 +36,10 @@ def read_weights(
     :param folder: the model's folder; the paths of ``description`` are relative to it.
     :param dtype: of floating-point weights.
     :param float32_parts: names (parts between dots) whose weights stay float32 whatever ``dtype`` is.
-    :raises ModelLoadError: if weights are missing, unknown, of another shape, or cannot be read.
+    :raises ModelLoadError: if weights are missing, unknown, of another shape or kind, or cannot be read.
     """
     wanted = _tensors_of(module)
+    floating = {name for name, tensor in module.state_dict(keep_vars=True).items() if tensor.is_floating_point()}
     seen: set[str] = set()
     for file in description.weights:
         try:
@@ -50,6 +52,8 @@ def read_weights(
                         continue
                     keeps_float32 = not set(float32_parts).isdisjoint(name.split("."))
                     read = reader.read(stored)
+                    if name in floating:
+                        _check_floating(description, stored, read)
                     value = _cast(read, torch.float32 if keeps_float32 else dtype, device)
                     if value is not read:
                         files.give_back(read)
@@ -99,6 +103,16 @@ def _check(
             )
 
 
+def _check_floating(description: ComponentDescription, stored: str, value: torch.Tensor) -> None:
+    """Refuse whole numbers, of which quantised weights are made, and what is not stored value by value."""
+    if not value.is_floating_point() or value.layout != torch.strided:
+        kind = str(value.dtype if value.layout == torch.strided else value.layout).partition(".")[2]
+        raise ModelLoadError(
+            f"weight {stored!r} of {description.name} is stored as {kind}, not as floating-point numbers",
+            "use --backend diffusers, or a model that is not quantised",
+        )
+
+
 def _cast(value: torch.Tensor, dtype: torch.dtype, device: torch.device | str) -> torch.Tensor:
     return value.to(device=device, dtype=dtype if value.is_floating_point() else value.dtype)
 
@@ -142,7 +156,14 @@ class _Pickle:
         self._state: dict[str, torch.Tensor] = {}
 
     def __enter__(self) -> "_Pickle":
-        self._state = torch.load(self._path, map_location="cpu", weights_only=True, mmap=True)
+        # The format before torch 1.6 is no zip file, and can not be mapped.
+        state = torch.load(self._path, map_location="cpu", weights_only=True, mmap=is_zipfile(self._path))
+        if not isinstance(state, dict) or not all(isinstance(name, str) for name in state):
+            raise UnpicklingError("it holds something else than weights by name")
+        others = [name for name, value in state.items() if not isinstance(value, torch.Tensor)]
+        if others:
+            raise UnpicklingError(f"its {others[0]!r} is no weight")
+        self._state = state
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -17,14 +17,22 @@ import torch
 
 #: Start and end of a mapping, in bytes.
 Mapping = tuple[int, int]
-#: Its addresses, permissions, offset, device, inode (0 for plain memory) and path.
-_PRIVATE_FILE = re.compile(rb"^([0-9a-f]+)-([0-9a-f]+) ...p \S+ \S+ [1-9]\d* +/", re.MULTILINE)
+#: Its addresses, permissions, offset, device, inode (0 for plain memory) and path. Plain memory that has a path all the
+#: same would lose its values: huge pages (``/anon_hugepage``), /dev/zero, and what was written to a ``/memfd:``.
+_PRIVATE_FILE = re.compile(
+    rb"^([0-9a-f]+)-([0-9a-f]+) ...p \S+ \S+ [1-9]\d* +/(?!dev/|anon_hugepage|memfd:|SYSV)", re.MULTILINE
+)
 #: Less than this is not worth the millisecond it takes to ask the system for the mappings.
 _MIN_BYTES = 1 << 20
 
 
 class MappedFiles:
     """The files that are mapped into this process; what it is asked about is there from the first time on."""
+
+    def hold(self, tensor: torch.Tensor) -> bool:
+        """Say whether a tensor, contiguous and on the CPU, lies in a mapped file."""
+        start = tensor.data_ptr()
+        return _contains(self._mappings, start, start + tensor.numel() * tensor.element_size())
 
     def give_back(self, tensor: torch.Tensor) -> int:
         """Drop the whole pages of a tensor that lies in a mapped file, and return their bytes; else do nothing.
@@ -36,10 +44,10 @@ class MappedFiles:
             return 0
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):  # others may have no memory of their own
             return 0
+        if not self.hold(tensor):
+            return 0
         start = tensor.data_ptr()
         end = start + num_bytes
-        if not _contains(self._mappings, start, end):
-            return 0
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         size = end // mmap.PAGESIZE * mmap.PAGESIZE - first
         libc = ctypes.CDLL(None)

@@ -1,6 +1,6 @@
 """What the configurations of a checkpoint say about its transformer and its language model, without torch."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from attrs import frozen
@@ -50,10 +50,14 @@ class QwenImageTransformerConfig:
 
 
 def check_transformer(config: Mapping[str, Any]) -> None:
-    """Refuse parts that the transformer here does not have.
+    """Refuse parts that the transformer here does not have, and sizes that none has.
 
-    :raises ModelLoadError: naming the part.
+    :raises ModelLoadError: naming the part or the size.
     """
+    _check_sizes(config, _CONFIG_SIZES, "transformer/config.json")
+    axes = config.get("axes_dims_rope")
+    if axes is not None and not (isinstance(axes, list | tuple) and len(axes) == 3 and all(map(_is_size, axes))):
+        raise _unusable("transformer/config.json", "axes_dims_rope", axes, "three whole numbers above 0")
     for name in ("guidance_embeds", "use_additional_t_cond", "use_layer3d_rope"):
         if config.get(name):
             raise ModelLoadError(
@@ -71,6 +75,7 @@ _CONFIG_KEYS = (
     "axes_dims_rope",
     "zero_cond_t",
 )
+_CONFIG_SIZES = (*_CONFIG_KEYS[:6], "out_channels")
 
 
 @frozen(kw_only=True)
@@ -101,7 +106,7 @@ class TextEncoderConfig:
             return cls(
                 **{name: int(text[name]) for name in _SIZES},
                 num_key_value_heads=int(text.get("num_key_value_heads") or text["num_attention_heads"]),
-                rms_norm_eps=float(text.get("rms_norm_eps", 1e-6)),
+                rms_norm_eps=float(text.get("rms_norm_eps") or 1e-6),
                 rope_theta=float(theta),
                 mrope_section=tuple(rope.get("mrope_section") or (16, 24, 24)),
             )
@@ -115,11 +120,15 @@ _SIZES = ("vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers",
 
 
 def check_text_encoder(config: Mapping[str, Any]) -> None:
-    """Refuse settings that the language model here does not have.
+    """Refuse settings that the language model here does not have, and sizes that none has.
 
     :raises ModelLoadError: naming the setting and its value.
     """
     text, rope = _text_and_rope(config)
+    _check_sizes(text, (*_SIZES, "num_key_value_heads"), "text_encoder/config.json")
+    for name, value in (("rms_norm_eps", text.get("rms_norm_eps")), ("rope_theta", rope.get("rope_theta"))):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise _unusable("text_encoder/config.json", name, value, "a number")
     for name, value, supported in (
         ("hidden_act", text.get("hidden_act", "silu"), ("silu",)),
         ("rope_type", rope.get("rope_type") or rope.get("type") or "default", ("default", "mrope")),
@@ -133,5 +142,27 @@ def check_text_encoder(config: Mapping[str, Any]) -> None:
 
 
 def _text_and_rope(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    text = {**config, **(config.get("text_config") or {})}
-    return text, text.get("rope_parameters") or text.get("rope_scaling") or {}
+    _part(config, "vision_config")
+    text = {name: value for name, value in {**config, **_part(config, "text_config")}.items() if value is not None}
+    return text, _part(text, "rope_parameters") or _part(text, "rope_scaling")
+
+
+def _part(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = config.get(name) or {}
+    if not isinstance(part, Mapping):
+        raise _unusable("text_encoder/config.json", name, part, "an object")
+    return part
+
+
+def _check_sizes(config: Mapping[str, Any], names: Sequence[str], source: str) -> None:
+    for name in names:
+        if config.get(name) is not None and not _is_size(config[name]):
+            raise _unusable(source, name, config[name], "a whole number above 0")
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _unusable(source: str, name: str, value: object, wanted: str) -> ModelLoadError:
+    return ModelLoadError(f"{source}: {name} is {value!r}, not {wanted}", "download the model again")

@@ -79,6 +79,11 @@ class EncodeEdit:
         self._seen_area = seen_area
         self._image_token = tokenizer.id_of("<|image_pad|>")
 
+    def forget(self) -> None:
+        """Forget what was encoded and seen: the encoder has other weights."""
+        self.cache.clear()
+        self.seen.clear()
+
     def num_steps(self, state: RunState) -> None:
         """Return nothing: it is short."""
         return

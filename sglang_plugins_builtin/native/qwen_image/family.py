@@ -116,16 +116,16 @@ class QwenImageFamily:
         transformer = model.components["transformer"].config
         encoder = model.components["text_encoder"].config
         text = encoder.get("text_config") or encoder
-        num_heads = int(text.get("num_attention_heads", 28))
+        num_heads = int(text.get("num_attention_heads") or 28)
         return {
             "transformer.self": AttentionNeed(
-                head_dim=int(transformer.get("attention_head_dim", 128)),
-                num_heads=int(transformer.get("num_attention_heads", 24)),
+                head_dim=int(transformer.get("attention_head_dim") or 128),
+                num_heads=int(transformer.get("num_attention_heads") or 24),
             ),
             "text_encoder": AttentionNeed(
-                head_dim=int(text.get("head_dim") or int(text.get("hidden_size", 3584)) // num_heads),
+                head_dim=int(text.get("head_dim") or int(text.get("hidden_size") or 3584) // num_heads),
                 num_heads=num_heads,
-                num_kv_heads=int(text.get("num_key_value_heads", 4)),
+                num_kv_heads=int(text.get("num_key_value_heads") or 4),
                 is_causal=True,
             ),
         }

@@ -12,7 +12,7 @@ import torch
 from attrs import frozen
 from torch import nn
 
-from sglang_core import Attention, ModelLoadError, UnavailableError
+from sglang_core import Attention, ModelLoadError, RequestError, UnavailableError
 
 from .configs import TextEncoderConfig
 from .text_encoder import Qwen2TextEncoder, rename_text_weight
@@ -20,6 +20,8 @@ from .text_encoder import Qwen2TextEncoder, rename_text_weight
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+#: How much longer than wide an image may be; the processor of transformers refuses others.
+_MAX_RATIO = 200
 _VISION_PREFIXES = ("visual.", "model.visual.")
 
 
@@ -117,7 +119,14 @@ class ImagePatches:
             raise ModelLoadError(problem, "download the model again, with its processor folder") from error
 
     def __call__(self, images: "Sequence[Image]") -> tuple[torch.Tensor, list[tuple[int, int]]]:
-        """Return the patches (patches, values) of all images, and rows and columns of patches of each."""
+        """Return the patches (patches, values) of all images, and rows and columns of patches of each.
+
+        :raises RequestError: if an image is too narrow.
+        """
+        for image in images:
+            if max(image.size) > _MAX_RATIO * min(image.size):
+                problem = f"an image is more than {_MAX_RATIO} times as long as it is wide, which the model can not see"
+                raise RequestError(problem, "cut it to another shape")
         cut = self._processor(images=list(images), return_tensors="pt")
         return cut["pixel_values"], [(int(rows), int(columns)) for _, rows, columns in cut["image_grid_thw"]]
 

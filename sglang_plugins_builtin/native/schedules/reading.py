@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
@@ -76,9 +77,9 @@ def _read_unipc(reader: _Reader) -> UniPCSettings:
         # The last step ends infinitely far on the solver's scale, where higher orders give NaN.
         raise reader.refusal("lower_order_final")
     return UniPCSettings(
-        num_train_timesteps=int(reader.number("num_train_timesteps", 1000)),
+        num_train_timesteps=reader.count("num_train_timesteps", 1000),
         solver=solver,
-        flow_shift=reader.number("flow_shift", 1.0),
+        flow_shift=reader.factor("flow_shift", 1.0),
         shift_terminal=reader.level("shift_terminal"),
         final_sigmas_type=reader.choice("final_sigmas_type", ["zero", "sigma_min"], "zero"),
     )
@@ -94,9 +95,9 @@ def _steps_of(reader: _Reader, key: str) -> tuple[int, ...]:
 def _read_euler(reader: _Reader, *, shifts_by_size: bool) -> FlowMatchEulerSettings:
     reader.must_be_off(*_EULER_MUST_BE_OFF, *(() if shifts_by_size else ("use_dynamic_shifting",)))
     default = FlowMatchEulerSettings()
-    return FlowMatchEulerSettings(
-        num_train_timesteps=int(reader.number("num_train_timesteps", default.num_train_timesteps)),
-        shift=reader.number("shift", default.shift),
+    settings = FlowMatchEulerSettings(
+        num_train_timesteps=reader.count("num_train_timesteps", default.num_train_timesteps),
+        shift=reader.factor("shift", default.shift),
         use_dynamic_shifting=bool(reader.config.get("use_dynamic_shifting")),
         base_shift=reader.number("base_shift", default.base_shift),
         max_shift=reader.number("max_shift", default.max_shift),
@@ -105,6 +106,9 @@ def _read_euler(reader: _Reader, *, shifts_by_size: bool) -> FlowMatchEulerSetti
         time_shift_type=reader.choice("time_shift_type", ["exponential", "linear"], default.time_shift_type),
         shift_terminal=reader.level("shift_terminal"),
     )
+    if settings.use_dynamic_shifting and settings.base_image_seq_len == settings.max_image_seq_len:
+        raise reader.refusal("max_image_seq_len")  # no line goes through one point
+    return settings
 
 
 @frozen
@@ -116,12 +120,31 @@ class _Reader:
 
     def number(self, key: str, default: float) -> float:
         value = default if self.config.get(key) is None else self.config[key]
-        if isinstance(value, bool) or not isinstance(value, int | float):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
             raise self.refusal(key)
         return value
 
+    def count(self, key: str, default: int) -> int:
+        number = int(self.number(key, default))
+        if number < 1:
+            raise self.refusal(key)
+        return number
+
+    def factor(self, key: str, default: float) -> float:
+        """Return a number above 0: others make levels that are no numbers, or lie outside of noise and picture."""
+        number = self.number(key, default)
+        if number <= 0:
+            raise self.refusal(key)
+        return number
+
     def level(self, key: str) -> float | None:
-        return None if self.config.get(key) is None else self.number(key, 0.0)
+        """Return a noise level below 1, ``None`` if there is none."""
+        if self.config.get(key) is None:
+            return None
+        number = self.number(key, 0.0)
+        if not 0 <= number < 1:
+            raise self.refusal(key)
+        return number
 
     def choice(self, key: str, choices: Sequence[T], default: T) -> T:
         value = self.config.get(key, default)

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     )
 
     from ..causal_vae.config import CausalVaeConfig
+    from .text_encoder_config import UMT5Config
     from .transformer_config import WanConfig
 
 _IMAGE_TO_VIDEO = "WanImageToVideoPipeline"
@@ -64,6 +65,9 @@ class WanFamily:
             return Availability.no(error.problem, error.remedy)
         if (len(configs) == 2) != (ratio is not None):
             return Availability.no("its second transformer and its boundary_ratio do not fit", _USE_DIFFUSERS)
+        if takes_image(model) and any(config.pos_embed_seq_len is not None for config in configs):
+            problem = "its transformer attends to a last frame too (pos_embed_seq_len), and one image can be given"
+            return Availability.no(problem, "use a model that starts from its first frame alone")
         if configs[0] != configs[-1]:
             return Availability.no("its two transformers are of different sizes", _USE_DIFFUSERS)
         return Availability.yes()
@@ -100,12 +104,8 @@ class WanFamily:
         """Return the transformer's attention among tokens and to the text, and the text encoder's."""
         from sglang_core import AttentionNeed  # as above
 
-        config, encoder = _config(model), model.components["text_encoder"].config
-        needs = {
-            "text_encoder": AttentionNeed(
-                head_dim=int(encoder.get("d_kv", 64)), num_heads=int(encoder.get("num_heads", 64)), has_mask=True
-            )
-        }
+        config, encoder = _config(model), _text_config(model)
+        needs = {"text_encoder": AttentionNeed(head_dim=encoder.d_kv, num_heads=encoder.num_heads, has_mask=True)}
         for name in transformers_of(model):
             for role in ("self", "cross"):
                 needs[f"{name}.{role}"] = AttentionNeed(
@@ -187,17 +187,22 @@ def _check_settings(model: ModelDescription) -> None:
     :raises ModelLoadError: for what this family does not have.
     """
     from ..schedules.reading import schedule_of  # attrs classes: only where something is planned
-    from .text_encoder_config import UMT5Config
 
     _vae_config(model)
     schedule_of(model.components["scheduler"])
-    UMT5Config.read(model.components["text_encoder"].config, "text_encoder/config.json")
+    _text_config(model)
 
 
 def _config(model: ModelDescription, name: str = "transformer") -> WanConfig:
     from .transformer_config import WanConfig  # as above
 
     return WanConfig.read(model.components[name].config, f"{name}/config.json")
+
+
+def _text_config(model: ModelDescription) -> UMT5Config:
+    from .text_encoder_config import UMT5Config  # as above
+
+    return UMT5Config.read(model.components["text_encoder"].config, "text_encoder/config.json")
 
 
 def _vae_config(model: ModelDescription) -> CausalVaeConfig:

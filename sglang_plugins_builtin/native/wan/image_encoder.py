@@ -27,7 +27,7 @@ class ImageEncoder(nn.Module):
     def from_folder(cls, folder: Path, dtype: torch.dtype) -> "ImageEncoder":
         """Read ``image_encoder`` and ``image_processor`` of a model's folder.
 
-        :raises ModelLoadError: if the weights do not fit the configuration.
+        :raises ModelLoadError: if a file can not be read, or the weights do not fit the configuration.
         :raises UnavailableError: if transformers is not installed.
         """
         try:
@@ -36,9 +36,16 @@ class ImageEncoder(nn.Module):
             raise UnavailableError(
                 "models with an image_encoder need transformers, which is not installed", "pip install transformers"
             ) from error
-        model, found = CLIPVisionModel.from_pretrained(
-            folder / "image_encoder", local_files_only=True, dtype=dtype, output_loading_info=True
-        )
+        try:
+            model, found = CLIPVisionModel.from_pretrained(
+                folder / "image_encoder", local_files_only=True, dtype=dtype, output_loading_info=True
+            )
+            processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # foreign code on foreign files
+            problem = f"image_encoder and image_processor of {folder} can not be read: {' '.join(str(error).split())}"
+            raise ModelLoadError(problem, "download the model again, with both folders") from error
         missing = sorted(found["missing_keys"])
         if missing:  # transformers would draw them at random
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -46,7 +53,6 @@ class ImageEncoder(nn.Module):
                 f"image_encoder (CLIPVisionModel) has no weight {missing[0]!r}{more}",
                 "download the model again; the weights do not fit its configuration",
             )
-        processor = CLIPImageProcessor.from_pretrained(folder / "image_processor", local_files_only=True)
         return cls(model.eval(), processor)
 
     def forward(self, image: "Image") -> torch.Tensor:

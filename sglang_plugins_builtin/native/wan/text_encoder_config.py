@@ -6,6 +6,8 @@ from attrs import frozen
 
 from sglang_core import ModelLoadError
 
+from .transformer_config import size_below_1
+
 
 @frozen(kw_only=True)
 class UMT5Config:
@@ -37,6 +39,11 @@ class UMT5Config:
             raise ModelLoadError(
                 f"{source} does not describe a UMT5 encoder: {problem}", "download the file again"
             ) from error
+        if name := size_below_1(read):
+            raise ModelLoadError(
+                f"{source} does not describe a UMT5 encoder: its {name} is {getattr(read, name)}",
+                "download the file again",
+            )
         if read.feed_forward_proj != "gated-gelu":
             raise ModelLoadError(
                 f"the native backend has no feed_forward_proj={read.feed_forward_proj!r} as {source} asks for",

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from attrs import frozen
+from attrs import AttrsInstance, asdict, frozen
 
 from sglang_core import ModelLoadError
 
@@ -48,9 +48,27 @@ class WanConfig:
         import cattrs  # takes longer than all else here, so only where a Wan model is planned
 
         try:
-            return cattrs.structure(dict(config), cls)
+            read = cattrs.structure(dict(config), cls)
         except Exception as error:  # cattrs groups many kinds
             problem = "; ".join(cattrs.transform_error(error))
             raise ModelLoadError(
                 f"{source} does not describe a Wan transformer: {problem}", "download the file again"
             ) from error
+        if name := size_below_1(read):
+            raise ModelLoadError(
+                f"{source} does not describe a Wan transformer: its {name} is {getattr(read, name)}",
+                "download the file again",
+            )
+        return read
+
+
+def size_below_1(config: AttrsInstance) -> str | None:
+    """Return the first size in a configuration that no layer can have, ``None`` if there is none.
+
+    All whole numbers of a configuration are sizes.
+    """
+    for name, value in asdict(config).items():
+        sizes = value if isinstance(value, tuple) else (value,)
+        if any(type(size) is int and size < 1 for size in sizes):
+            return str(name)
+    return None

@@ -3,12 +3,14 @@
 import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import diffusers
 import pytest
 import torch
-from tiny_causal_vaes import ARCHITECTURES, Pair, component_of, with_weights_of
+from safetensors.torch import load_file, save_file
+from tiny_causal_vaes import ARCHITECTURES, Pair, component_of, random_vanilla, with_weights_of
 
 from sglang_core import RequestError
 from sglang_plugins_builtin.native.causal_vae.blocks import ChannelNorm
@@ -341,3 +343,22 @@ def test_frames_without_whole_latents_are_refused(
         pairs("wan-2.1").ours.encode(torch.zeros(shape))
 
     assert (caught.value.problem, caught.value.remedy) == (problem, remedy)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's list of mappings")
+@pytest.mark.parametrize("is_mapped", [True, False], ids=["mapped", "in memory"])
+def test_weights_wait_for_their_first_use_where_they_take_no_memory(is_mapped: bool, tmp_path: Path) -> None:
+    name = next(iter(ARCHITECTURES))
+    vanilla = random_vanilla(name)
+    ours = with_weights_of(vanilla, name)
+    if is_mapped:
+        save_file({key: value.contiguous() for key, value in ours.state_dict().items()}, tmp_path / "vae.safetensors")
+        ours.load_state_dict(load_file(tmp_path / "vae.safetensors"), assign=True)
+
+    ours.prepare(single_frame=True, at_first_use=True)
+
+    # of three frames, or of the last alone
+    assert ours.get_parameter("decoder.conv_in.weight").shape[2] == (3 if is_mapped else 1)
+    latents = random_latents(ours, 1)
+    assert difference(ours.decode(latents), vanilla.decode(latents).sample) < TOLERANCE
+    assert ours.get_parameter("decoder.conv_in.weight").shape[2] == 1

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from sglang_core import UnavailableError
-from sglang_plugins_builtin.native.engine import Residency, StagedPipeline
+from sglang_plugins_builtin.native.engine import EncodePrompts, Residency, StagedPipeline
 from sglang_plugins_builtin.native.engine.changing import find_weight
 from sglang_plugins_builtin.native.layers import Linear, pack_linears
 
@@ -101,3 +101,17 @@ def test_weights_that_live_elsewhere_are_changed_where_they_live(mode, module):
 
     assert torch.equal(in_the_middle, 2 * before)
     assert torch.equal(run(), before)
+
+
+@pytest.mark.parametrize(("component", "num_remembered"), [("text_encoder", 0), ("transformer", 1)])
+def test_prompts_are_encoded_again_once_their_encoder_is_changed(component, num_remembered, module):
+    residency = Residency(torch.device("cpu"))
+    encode = EncodePrompts(lambda prompt: torch.ones(1, 1, 1), residency, is_guided=lambda request: False)
+    plan = SimpleNamespace(device=SimpleNamespace(value="cpu"))
+    pipeline = StagedPipeline(plan, [encode], {component: module}, residency)
+    encode.cache.get_or_make("red", lambda: torch.ones(1, 1, 1))
+
+    original = pipeline.read_weight(component, "blocks.0.to_out.weight")
+    pipeline.write_weight(component, "blocks.0.to_out.weight", 2 * original)
+
+    assert len(encode.cache) == num_remembered

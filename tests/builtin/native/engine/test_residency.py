@@ -124,3 +124,33 @@ def test_closed_residency_leaves_plain_modules(x: torch.Tensor) -> None:
     residency.close()
 
     assert not any(layer._forward_pre_hooks or layer._forward_hooks for layer in module.layers)
+
+
+class _Late(nn.Module):
+    """Multiplies by a weight that it doubles once, at its first use or when it is told to settle."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4), requires_grad=False)
+        self.is_settled = False
+
+    def settle(self) -> None:
+        if not self.is_settled:
+            self.weight = nn.Parameter(2 * self.weight, requires_grad=False)
+            self.is_settled = True
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.settle()
+        return x * self.weight
+
+
+@pytest.mark.parametrize("mode", ["component-offload", "layerwise-offload"])
+def test_what_changes_its_weights_at_its_first_use_does_so_before_it_is_moved(x: torch.Tensor, mode: str) -> None:
+    module = _Late()
+    residency = Residency(torch.device("cpu"))
+    residency.place("vae", module, mode)
+
+    for _ in range(2):  # the second use finds what the first did
+        residency.use("vae")
+        assert torch.equal(module(x), 2 * x)
+        residency.release()

@@ -139,3 +139,64 @@ def test_pickle_that_runs_code_is_refused(tmp_path: Path) -> None:
         read_weights(_Block(), described, tmp_path, dtype=torch.float32)
 
     assert not marker.exists()
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.bool])
+def test_a_weight_of_whole_numbers_is_refused(kind: torch.dtype, tmp_path: Path) -> None:
+    values = {**_values(), "proj.weight": torch.ones(2, 3, dtype=kind)}
+
+    with pytest.raises(ModelLoadError) as caught:
+        read_weights(_Block(), _described(tmp_path, values), tmp_path, dtype=torch.float32)
+
+    stored = str(kind).removeprefix("torch.")
+    assert caught.value.problem == (
+        f"weight 'proj.weight' of transformer is stored as {stored}, not as floating-point numbers"
+    )
+    assert caught.value.remedy == "use --backend diffusers, or a model that is not quantised"
+
+
+def test_precisions_may_differ_from_weight_to_weight(tmp_path: Path) -> None:
+    values = {**_values(), "norm.weight": torch.eye(2, dtype=torch.float16)}
+    values["proj.weight"] = values["proj.weight"].to(torch.bfloat16)
+    module = _Block()
+
+    read_weights(module, _described(tmp_path, values), tmp_path, dtype=torch.float32)
+
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    assert module.norm.weight.tolist() == [[1, 0], [0, 1]]
+
+
+def test_a_pickled_file_of_the_old_format_is_read(tmp_path: Path) -> None:
+    described = _described(tmp_path, _values(), suffix="bin")
+    torch.save(_values(), tmp_path / described.weights[0].path, _use_new_zipfile_serialization=False)
+    module = _Block()
+
+    read_weights(module, described, tmp_path, dtype=torch.float32)
+
+    assert module.norm.weight.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ([1, 2], "it holds something else than weights by name"),
+        ({**_values(), 7: torch.ones(1)}, "it holds something else than weights by name"),
+        ({**_values(), "step": 3}, "its 'step' is no weight"),
+    ],
+    ids=["a list", "a number as name", "a number as weight"],
+)
+def test_a_pickled_file_of_something_else_is_refused(content: object, problem: str, tmp_path: Path) -> None:
+    described = _described(tmp_path, _values(), suffix="bin")
+    torch.save(content, tmp_path / described.weights[0].path)
+
+    with pytest.raises(ModelLoadError) as caught:
+        read_weights(_Block(), described, tmp_path, dtype=torch.float32)
+
+    assert caught.value.problem == f"weight file {described.weights[0].path} can not be read: {problem}"
+
+
+def test_a_sparse_weight_is_refused(tmp_path: Path) -> None:
+    values = {**_values(), "proj.weight": torch.ones(2, 3).to_sparse()}
+
+    with pytest.raises(ModelLoadError, match="is stored as sparse_coo, not as floating-point numbers"):
+        read_weights(_Block(), _described(tmp_path, values, suffix="bin"), tmp_path, dtype=torch.float32)

@@ -1,5 +1,7 @@
 """Pages of mapped weights are handed back, and nothing else ever is."""
 
+import mmap
+import os
 from pathlib import Path
 
 import pytest
@@ -61,6 +63,21 @@ def test_plain_memory_is_never_touched(tmp_path: Path) -> None:
     assert files.give_back(copied) == 0
 
     assert torch.equal(made, copied)
+
+
+@linux_only
+@pytest.mark.parametrize("is_zero_device", [True, False], ids=["/dev/zero", "memfd"])
+def test_plain_memory_with_a_path_keeps_its_values(is_zero_device: bool) -> None:
+    descriptor = os.open("/dev/zero", os.O_RDWR) if is_zero_device else os.memfd_create("weights")
+    if not is_zero_device:
+        os.ftruncate(descriptor, 4 * MIB)
+    memory = mmap.mmap(descriptor, 4 * MIB, flags=mmap.MAP_PRIVATE)
+    os.close(descriptor)
+    written = torch.frombuffer(memory, dtype=torch.float32).fill_(3)
+
+    assert MappedFiles().give_back(written) == 0
+
+    assert bool((written == 3).all())
 
 
 def test_what_is_no_whole_is_kept(tmp_path: Path) -> None:

@@ -250,6 +250,19 @@ def test_prompt_that_contains_the_word_for_an_image_is_refused(folders, images) 
     assert refused.value.remedy == "leave it out"
 
 
+@pytest.mark.parametrize("size", [(3000, 3), (2, 2000)], ids=["wide", "high"])
+def test_image_that_is_too_narrow_to_be_seen_is_refused(folders, size, tmp_path) -> None:
+    path = str(tmp_path / "narrow.png")
+    Image.new("RGB", size).save(path)
+    native = Native(folders(EDIT_PLUS), image_path=(path,))
+
+    with pytest.raises(RequestError) as refused:
+        native.frames(**arguments_of("red", (path,), 1.0, (24, 24))[0])
+
+    assert refused.value.problem.startswith("an image is more than 200 times as long as it is wide")
+    assert refused.value.remedy == "cut it to another shape"
+
+
 @pytest.mark.parametrize("class_name", [EDIT, EDIT_PLUS])
 def test_request_without_an_image_is_refused_while_planning(folders, manager, class_name) -> None:
     settings = make_settings(manager, model_path=str(folders(class_name)), prompt="x", backend="sglang")

@@ -44,6 +44,11 @@ def test_noise_schedule_that_it_does_not_have_is_refused_where_the_backend_is_as
         ("transformer", {"use_layer3d_rope": True}, "transformer/config.json sets use_layer3d_rope"),
         ("transformer", {"guidance_embeds": True}, "transformer/config.json sets guidance_embeds"),
         ("text_encoder", {"use_sliding_window": True}, "text_encoder/config.json: use_sliding_window is True"),
+        ("transformer", {"num_layers": "many"}, "transformer/config.json: num_layers is 'many', not a whole number"),
+        ("transformer", {"num_attention_heads": 0}, "transformer/config.json: num_attention_heads is 0, not a whole"),
+        ("transformer", {"axes_dims_rope": 16}, "transformer/config.json: axes_dims_rope is 16, not three whole"),
+        ("text_encoder", {"hidden_size": -1}, "text_encoder/config.json: hidden_size is -1, not a whole number"),
+        ("text_encoder", {"rope_parameters": "x"}, "text_encoder/config.json: rope_parameters is 'x', not an"),
     ],
 )
 def test_architecture_that_it_does_not_have_goes_to_diffusers_with_the_reason(

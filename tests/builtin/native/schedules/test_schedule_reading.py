@@ -46,6 +46,13 @@ def scheduler(class_name: str, **config: object) -> ComponentDescription:
         ({**EULER, "use_karras_sigmas": True}, "use_karras_sigmas=True"),
         ({**EULER, "use_exponential_sigmas": True}, "use_exponential_sigmas=True"),
         ({**EULER, "time_shift_type": "cubic"}, "time_shift_type='cubic'"),
+        ({**UNIPC, "num_train_timesteps": 0}, "num_train_timesteps=0"),
+        ({**UNIPC, "flow_shift": 0}, "flow_shift=0"),
+        ({**UNIPC, "flow_shift": float("nan")}, "flow_shift=nan"),
+        ({**UNIPC, "shift_terminal": 1.0}, "shift_terminal=1.0"),
+        ({**EULER, "num_train_timesteps": 0.5}, "num_train_timesteps=0.5"),
+        ({**EULER, "shift": -1.0}, "shift=-1.0"),
+        ({**EULER, "shift_terminal": 2.0}, "shift_terminal=2.0"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -69,6 +76,15 @@ def test_dynamic_shifting_is_read_for_families_that_tell_the_size() -> None:
     settings = read_schedule({**EULER, "use_dynamic_shifting": True}, "scheduler_config.json", shifts_by_size=True)
 
     assert settings == FlowMatchEulerSettings(use_dynamic_shifting=True)
+
+
+def test_a_line_through_one_point_is_refused() -> None:
+    config = {**EULER, "use_dynamic_shifting": True, "base_image_seq_len": 256, "max_image_seq_len": 256}
+
+    with pytest.raises(ModelLoadError) as caught:
+        read_schedule(config, "scheduler_config.json", shifts_by_size=True)
+
+    assert "max_image_seq_len=256" in caught.value.problem
 
 
 def test_the_class_in_the_index_decides_as_in_diffusers() -> None:

@@ -124,6 +124,24 @@ FOREIGN = {
         {"num_layers": "many"},
         "transformer/config.json does not describe a Wan transformer",
     ),
+    "a size below 1": (
+        "t2v",
+        "transformer/config.json",
+        {"num_attention_heads": 0},
+        "transformer/config.json does not describe a Wan transformer: its num_attention_heads is 0",
+    ),
+    "a size of the text encoder below 1": (
+        "t2v",
+        "text_encoder/config.json",
+        {"d_kv": -1},
+        "text_encoder/config.json does not describe a UMT5 encoder: its d_kv is -1",
+    ),
+    "a last frame": (
+        "i2v",
+        "transformer/config.json",
+        {"pos_embed_seq_len": 10},
+        "its transformer attends to a last frame too (pos_embed_seq_len), and one image can be given",
+    ),
     "another noise schedule": (
         "euler",
         "scheduler/scheduler_config.json",

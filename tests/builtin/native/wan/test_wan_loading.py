@@ -1,5 +1,6 @@
 """Folders whose weights do not fit, and weights that live in other places."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -95,6 +96,29 @@ def test_a_missing_weight_of_the_image_encoder_is_named(rewritten):
 
     assert caught.value.problem.startswith("image_encoder (CLIPVisionModel) has no weight ")
     assert caught.value.problem.endswith("pre_layrnorm.weight'")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("image_encoder/config.json", '{"intermediate_size": 32}'),
+        ("image_encoder/config.json", '{"hidden_act": "none"}'),
+        ("image_processor/preprocessor_config.json", "{"),
+    ],
+    ids=["other sizes", "unknown activation", "no JSON"],
+)
+def test_an_image_encoder_that_transformers_can_not_read_is_named(file, text, wan_folders, tmp_path):
+    folder = shutil.copytree(wan_folders("i2v"), tmp_path / "damaged")
+    path = folder / file
+    whole = json.loads(path.read_text())
+    path.write_text(text if text == "{" else json.dumps({**whole, **json.loads(text)}))
+
+    with pytest.raises(ModelLoadError) as caught:
+        load(folder)
+
+    assert caught.value.problem.startswith(f"image_encoder and image_processor of {folder} can not be read: ")
+    assert "\n" not in caught.value.problem
+    assert caught.value.remedy == "download the model again, with both folders"
 
 
 def test_latents_that_overflow_are_refused(rewritten):
