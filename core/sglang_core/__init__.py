@@ -53,7 +53,7 @@ if typing.TYPE_CHECKING:
         PipelineTransform,
         TellingTransform,
     )
-    from .devices import PRECISION_BYTES, Machine, compute_capability
+    from .devices import PRECISION_BYTES, Machine, compute_capability, cpu_features
     from .engine import PreviewWish, StepControl, describe_timings
     from .engine.launching import Launcher, RankCommand, Ranks
     from .events import (
@@ -273,6 +273,7 @@ __all__ = [
     "choose_weight_files",
     "closest",
     "compute_capability",
+    "cpu_features",
     "create_control",
     "create_plugin_manager",
     "denoiser_tokens",
@@ -336,7 +337,7 @@ _LAZY_NAMES = {
         "PipelineTransform",
         "TellingTransform",
     ),
-    "devices": ("PRECISION_BYTES", "Machine", "compute_capability"),
+    "devices": ("PRECISION_BYTES", "Machine", "compute_capability", "cpu_features"),
     "engine": ("PreviewWish", "StepControl", "describe_timings"),
     "engine.launching": ("Launcher", "RankCommand", "Ranks"),
     "events": (

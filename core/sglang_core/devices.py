@@ -106,18 +106,21 @@ def _capability_of(driver: ctypes.CDLL, index: int) -> tuple[int, int] | None:
 
 
 @cache
-def cpu_has_fast_bf16() -> bool:
-    """Say whether the processor multiplies bf16 matrices in hardware (AVX512-BF16, AMX, Arm BF16)."""
+def cpu_features() -> frozenset[str]:
+    """Return the features of the processor by the names that Linux has for them (``amx_bf16``); else none."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return False
-    flags: set[str] = set()
+        return frozenset()
     for line in text.splitlines():
         if line.startswith(("flags", "Features")):
-            flags.update(line.partition(":")[2].split())
-            break
-    return not flags.isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def cpu_has_fast_bf16() -> bool:
+    """Say whether the processor multiplies bf16 matrices in hardware (AVX512-BF16, AMX, Arm BF16)."""
+    return not cpu_features().isdisjoint({"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def default_precision(device: str, stored: str | None, is_vae: bool) -> Choice[str | None]:

@@ -31,8 +31,8 @@ WAN_SIZES = ((416, 480, 1), (832, 480, 5))
 QWEN_SIZES = ((512, 512, 1), (1024, 1024, 1))
 TARGETS = {"wan": 1.35, "qwen-image": 1.25}
 STEPS = 4
-#: About as long as the caption of a picture; only the number changes from run to run, so no cache answers.
-PROMPT = "a small red fox in the snow {}"
+#: About as long as the caption of a picture; the numbers change from run to run and size to size: no cache answers.
+PROMPT = "a small red fox in the snow {} {}"
 
 
 class Native:
@@ -76,8 +76,8 @@ class Native:
         width, height, frames = size
         clip = {"num_frames": frames} if self._generator.plan.kind == "video" else {}
         self._generator.generate(
-            PROMPT.format(turn),
-            negative_prompt=f"blurred {turn}",
+            PROMPT.format(turn, width),
+            negative_prompt=f"blurred {turn} {width}",
             width=width,
             height=height,
             num_inference_steps=steps,
@@ -120,8 +120,8 @@ class Vanilla:
         is_clip = hasattr(self.pipeline, "encode_prompt") and type(self.pipeline).__name__.startswith("Wan")
         settings |= {"num_frames": frames, "guidance_scale": 4.0} if is_clip else {"true_cfg_scale": 4.0}
         self.pipeline(
-            PROMPT.format(turn),
-            negative_prompt=f"blurred {turn}",
+            PROMPT.format(turn, width),
+            negative_prompt=f"blurred {turn} {width}",
             width=width,
             height=height,
             num_inference_steps=steps,

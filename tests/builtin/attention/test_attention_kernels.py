@@ -46,9 +46,12 @@ def test_blocks_give_what_one_product_gives(monkeypatch):
     assert relative_l2(blocked, exact) < 1e-6
 
 
-def test_long_bf16_attention_on_the_cpu_takes_blocks_and_stays_within_bf16():
+@pytest.mark.parametrize("has_matrix_units", [False, True])
+def test_long_bf16_attention_on_the_cpu_takes_blocks_without_amx_and_stays_within_bf16(has_matrix_units, monkeypatch):
+    where = "sglang_plugins_builtin.attention.torch_kernels._has_matrix_units"
+    monkeypatch.setattr(where, lambda: has_matrix_units)
     query, key, value = draw(1600, 1600, heads=1)
-    assert prefers_blocks(query, key)
+    assert prefers_blocks(query, key) is not has_matrix_units
 
     result = TorchSdpa().attend(query, key, value)
 
