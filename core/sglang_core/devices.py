@@ -108,14 +108,16 @@ def _capability_of(driver: ctypes.CDLL, index: int) -> tuple[int, int] | None:
 @cache
 def cpu_features() -> frozenset[str]:
     """Return the features of the processor by the names that Linux has for them (``amx_bf16``); else none."""
+    return _features_in(Path("/proc/cpuinfo"))
+
+
+def _features_in(cpuinfo: Path) -> frozenset[str]:
     try:
-        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return frozenset()
-    for line in text.splitlines():
-        if line.startswith(("flags", "Features")):
-            return frozenset(line.partition(":")[2].split())
-    return frozenset()
+    line = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(line.partition(":")[2].split())
 
 
 def cpu_has_fast_bf16() -> bool:

@@ -5,7 +5,7 @@ import platform
 import sys
 from pathlib import Path
 
-from sglang_core import CheckResult
+from sglang_core import CheckResult, cpu_features
 
 #: The embedded model needs about this much.
 MIN_MEMORY_BYTES = 2_000_000_000
@@ -23,22 +23,13 @@ def check_platform() -> CheckResult:
 
 def check_bf16() -> CheckResult:
     """Say whether the processor computes in bf16; it matters only where there is no accelerator."""
-    flags = _cpu_flags(Path("/proc/cpuinfo"))
+    flags = cpu_features()
     found = [flag for flag in _BF16_FLAGS if flag in flags]
     if found:
         return CheckResult(status="ok", message=f"the processor computes in bf16 ({', '.join(found)})")
     if not flags:
         return CheckResult(status="ok", message="this system does not tell whether the processor computes in bf16")
     return CheckResult(status="ok", message="the processor has no bf16 arithmetic; on the CPU, fp32 is faster")
-
-
-def _cpu_flags(cpuinfo: Path) -> frozenset[str]:
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    line = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(line.partition(":")[2].split())
 
 
 def check_memory() -> CheckResult:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NamedTuple
 from zipfile import is_zipfile
 
 import torch
@@ -39,7 +39,6 @@ def read_weights(
     :raises ModelLoadError: if weights are missing, unknown, of another shape or kind, or cannot be read.
     """
     wanted = _tensors_of(module)
-    floating = {name for name, tensor in module.state_dict(keep_vars=True).items() if tensor.is_floating_point()}
     seen: set[str] = set()
     for file in description.weights:
         try:
@@ -52,7 +51,7 @@ def read_weights(
                         continue
                     keeps_float32 = not set(float32_parts).isdisjoint(name.split("."))
                     read = reader.read(stored)
-                    if name in floating:
+                    if wanted[name].is_floating:
                         _check_floating(description, stored, read)
                     value = _cast(read, torch.float32 if keeps_float32 else dtype, device)
                     if value is not read:
@@ -74,15 +73,26 @@ def read_weights(
         )
 
 
-def _tensors_of(module: nn.Module) -> dict[str, tuple[int, ...]]:
+class _Wanted(NamedTuple):
+    """What a module expects of a weight."""
+
+    shape: tuple[int, ...]
+    is_floating: bool
+
+
+def _tensors_of(module: nn.Module) -> dict[str, _Wanted]:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     persistent = module.state_dict(keep_vars=True).keys()
-    return {name: tuple(tensor.shape) for name, tensor in tensors.items() if name in persistent}
+    return {
+        name: _Wanted(tuple(tensor.shape), tensor.is_floating_point())
+        for name, tensor in tensors.items()
+        if name in persistent
+    }
 
 
 def _check(
     description: ComponentDescription,
-    wanted: Mapping[str, tuple[int, ...]],
+    wanted: Mapping[str, _Wanted],
     names: Mapping[str, str | None],
     reader: "_Safetensors | _Pickle",
 ) -> None:
@@ -95,10 +105,10 @@ def _check(
                 "use --backend diffusers, or another version of the model",
             )
         shape = reader.shape(stored)
-        if shape != wanted[name]:
+        if shape != wanted[name].shape:
             raise ModelLoadError(
                 f"weight {stored!r} of {description.name} has the shape {list(shape)}, "
-                f"not {list(wanted[name])} as its configuration says",
+                f"not {list(wanted[name].shape)} as its configuration says",
                 "download the model again; the weights do not fit its configuration",
             )
 

@@ -31,23 +31,20 @@ class MappedFiles:
 
     def hold(self, tensor: torch.Tensor) -> bool:
         """Say whether a tensor, contiguous and on the CPU, lies in a mapped file."""
-        start = tensor.data_ptr()
-        return _contains(self._mappings, start, start + tensor.numel() * tensor.element_size())
+        return _contains(self._mappings, *_addresses(tensor))
 
     def give_back(self, tensor: torch.Tensor) -> int:
         """Drop the whole pages of a tensor that lies in a mapped file, and return their bytes; else do nothing.
 
         The tensor stays valid. What was written to it since it was mapped would be lost: weights are never written to.
         """
-        num_bytes = tensor.numel() * tensor.element_size()
-        if num_bytes < _MIN_BYTES or tensor.device.type != "cpu" or not tensor.is_contiguous():
+        if tensor.nbytes < _MIN_BYTES or tensor.device.type != "cpu" or not tensor.is_contiguous():
             return 0
         if type(tensor) not in (torch.Tensor, torch.nn.Parameter):  # others may have no memory of their own
             return 0
         if not self.hold(tensor):
             return 0
-        start = tensor.data_ptr()
-        end = start + num_bytes
+        start, end = _addresses(tensor)
         first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE
         size = end // mmap.PAGESIZE * mmap.PAGESIZE - first
         libc = ctypes.CDLL(None)
@@ -57,6 +54,11 @@ class MappedFiles:
     @cached_property
     def _mappings(self) -> list[Mapping]:
         return _private_file_mappings()
+
+
+def _addresses(tensor: torch.Tensor) -> tuple[int, int]:
+    start = tensor.data_ptr()
+    return start, start + tensor.nbytes
 
 
 def _contains(mappings: Sequence[Mapping], start: int, end: int) -> bool:

@@ -124,6 +124,7 @@ def check_text_encoder(config: Mapping[str, Any]) -> None:
 
     :raises ModelLoadError: naming the setting and its value.
     """
+    _part(config, "vision_config")
     text, rope = _text_and_rope(config)
     _check_sizes(text, (*_SIZES, "num_key_value_heads"), "text_encoder/config.json")
     for name, value in (("rms_norm_eps", text.get("rms_norm_eps")), ("rope_theta", rope.get("rope_theta"))):
@@ -142,7 +143,6 @@ def check_text_encoder(config: Mapping[str, Any]) -> None:
 
 
 def _text_and_rope(config: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    _part(config, "vision_config")
     text = {name: value for name, value in {**config, **_part(config, "text_config")}.items() if value is not None}
     return text, _part(text, "rope_parameters") or _part(text, "rope_scaling")
 

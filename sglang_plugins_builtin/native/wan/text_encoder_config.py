@@ -6,7 +6,7 @@ from attrs import frozen
 
 from sglang_core import ModelLoadError
 
-from .transformer_config import size_below_1
+from .transformer_config import read_config
 
 
 @frozen(kw_only=True)
@@ -30,20 +30,8 @@ class UMT5Config:
 
         :raises ModelLoadError: if a value cannot be used.
         """
-        import cattrs  # takes longer than all else here, so only where a Wan model is planned
-
-        try:
-            read = cattrs.structure({name: value for name, value in config.items() if value is not None}, cls)
-        except Exception as error:  # cattrs groups many kinds
-            problem = "; ".join(cattrs.transform_error(error))
-            raise ModelLoadError(
-                f"{source} does not describe a UMT5 encoder: {problem}", "download the file again"
-            ) from error
-        if name := size_below_1(read):
-            raise ModelLoadError(
-                f"{source} does not describe a UMT5 encoder: its {name} is {getattr(read, name)}",
-                "download the file again",
-            )
+        given = {name: value for name, value in config.items() if value is not None}
+        read = read_config(cls, given, source, "a UMT5 encoder")
         if read.feed_forward_proj != "gated-gelu":
             raise ModelLoadError(
                 f"the native backend has no feed_forward_proj={read.feed_forward_proj!r} as {source} asks for",

@@ -1,11 +1,13 @@
 """The settings of Wan's transformer. Nothing of torch is imported: planning reads them too."""
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 from attrs import AttrsInstance, asdict, frozen
 
 from sglang_core import ModelLoadError
 
+C = TypeVar("C", bound=AttrsInstance)
 #: Parts whose weights stay in float32 whatever the precision, as diffusers keeps them.
 FLOAT32_PARTS = frozenset({"time_embedder", "scale_shift_table", "norm1", "norm2", "norm3"})
 
@@ -45,28 +47,32 @@ class WanConfig:
 
         :raises ModelLoadError: if a value cannot be used.
         """
-        import cattrs  # takes longer than all else here, so only where a Wan model is planned
-
-        try:
-            read = cattrs.structure(dict(config), cls)
-        except Exception as error:  # cattrs groups many kinds
-            problem = "; ".join(cattrs.transform_error(error))
-            raise ModelLoadError(
-                f"{source} does not describe a Wan transformer: {problem}", "download the file again"
-            ) from error
-        if name := size_below_1(read):
-            raise ModelLoadError(
-                f"{source} does not describe a Wan transformer: its {name} is {getattr(read, name)}",
-                "download the file again",
-            )
-        return read
+        return read_config(cls, config, source, "a Wan transformer")
 
 
-def size_below_1(config: AttrsInstance) -> str | None:
-    """Return the first size in a configuration that no layer can have, ``None`` if there is none.
+def read_config(cls: type[C], config: Mapping[str, object], source: str, what: str) -> C:
+    """Return a configuration of which all whole numbers are sizes.
 
-    All whole numbers of a configuration are sizes.
+    :param source: the file, for messages.
+    :param what: it should describe.
+    :raises ModelLoadError: if a value has another type, or a size is one that no layer can have.
     """
+    import cattrs  # takes longer than all else here, so only where a Wan model is planned
+
+    try:
+        read = cattrs.structure(dict(config), cls)
+    except Exception as error:  # cattrs groups many kinds
+        problem = "; ".join(cattrs.transform_error(error))
+        raise ModelLoadError(f"{source} does not describe {what}: {problem}", "download the file again") from error
+    if name := _size_below_1(read):
+        raise ModelLoadError(
+            f"{source} does not describe {what}: its {name} is {getattr(read, name)}", "download the file again"
+        )
+    return read
+
+
+def _size_below_1(config: AttrsInstance) -> str | None:
+    """Return the first size in a configuration that no layer can have, ``None`` if there is none."""
     for name, value in asdict(config).items():
         sizes = value if isinstance(value, tuple) else (value,)
         if any(type(size) is int and size < 1 for size in sizes):
