@@ -53,7 +53,8 @@ if typing.TYPE_CHECKING:
         PipelineTransform,
         TellingTransform,
     )
-    from .devices import PRECISION_BYTES, Machine, compute_capability, cpu_features
+    from .cpu import cpu_features
+    from .devices import PRECISION_BYTES, Machine, compute_capability
     from .engine import PreviewWish, StepControl, describe_timings
     from .engine.launching import Launcher, RankCommand, Ranks
     from .events import (
@@ -337,7 +338,8 @@ _LAZY_NAMES = {
         "PipelineTransform",
         "TellingTransform",
     ),
-    "devices": ("PRECISION_BYTES", "Machine", "compute_capability", "cpu_features"),
+    "cpu": ("cpu_features",),
+    "devices": ("PRECISION_BYTES", "Machine", "compute_capability"),
     "engine": ("PreviewWish", "StepControl", "describe_timings"),
     "engine.launching": ("Launcher", "RankCommand", "Ranks"),
     "events": (

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from attrs import frozen
 
+from .cpu import cpu_features
 from .errors import UnavailableError
 from .memory import free_device_bytes
 from .planning_types import Choice
@@ -103,21 +104,6 @@ def _capability_of(driver: ctypes.CDLL, index: int) -> tuple[int, int] | None:
         if driver.cuDeviceGetAttribute(ctypes.byref(number), attribute, device) != 0:
             return None
     return numbers[0].value, numbers[1].value
-
-
-@cache
-def cpu_features() -> frozenset[str]:
-    """Return the features of the processor by the names that Linux has for them (``amx_bf16``); else none."""
-    return _features_in(Path("/proc/cpuinfo"))
-
-
-def _features_in(cpuinfo: Path) -> frozenset[str]:
-    try:
-        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    line = next((line for line in lines if line.startswith(("flags", "Features"))), "")
-    return frozenset(line.partition(":")[2].split())
 
 
 def cpu_has_fast_bf16() -> bool:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from sglang_core import cpu_features
+
 if TYPE_CHECKING:
     from sglang_core import MemoryQuery
 
@@ -16,8 +18,6 @@ _BLOCK_BYTES = 96 * 2**20
 
 def blocked_attention_bytes(query: MemoryQuery, component: str, tokens: int, heads: int) -> int:
     """Return what two blocks of scores take; 0 where attention is not computed in blocks."""
-    from sglang_core import cpu_features  # only where something is planned
-
     if query.device != "cpu" or query.precisions[component] != "bf16" or tokens < _BLOCKED_FROM:
         return 0
     if "amx_bf16" in cpu_features():

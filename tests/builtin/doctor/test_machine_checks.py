@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sglang_core import devices, diffusion_cache
+from sglang_core import cpu, diffusion_cache
 from sglang_core.plugins import PluginManager
 from sglang_plugins_builtin import doctor
 from sglang_plugins_builtin.doctor import folders, machine, software
@@ -101,7 +101,7 @@ def test_memory_is_that_of_the_container(
 def test_processor_flags_are_read(tmp_path: Path, text: str, flags: set[str]) -> None:
     (tmp_path / "cpuinfo").write_text(text)
 
-    assert devices._features_in(tmp_path / "cpuinfo") == flags
+    assert cpu._features_in(tmp_path / "cpuinfo") == flags
 
 
 def test_folder_that_is_not_there_yet_is_fine_and_stays_away(tmp_path: Path) -> None:
