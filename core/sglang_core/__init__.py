@@ -74,6 +74,7 @@ if typing.TYPE_CHECKING:
     from .families import AttentionOf, ModelFamily, PlannedAttention
     from .fetcher import FetchLimits, fetch, load_input, shown_reference
     from .folder_source import FolderSource
+    from .foreign_code import DEBUG_HINT
     from .generation import create_control, generate_outputs
     from .generator import Generator
     from .input_images import load_images, load_mask, size_after_image
@@ -137,6 +138,7 @@ if typing.TYPE_CHECKING:
 
 __all__ = [
     "CALL_FIELDS",
+    "DEBUG_HINT",
     "NEXT_STATES",
     "PRECISION_BYTES",
     "SAMPLING_FILE",
@@ -359,6 +361,7 @@ _LAZY_NAMES = {
     "families": ("AttentionOf", "ModelFamily", "PlannedAttention"),
     "fetcher": ("FetchLimits", "fetch", "load_input", "shown_reference"),
     "folder_source": ("FolderSource",),
+    "foreign_code": ("DEBUG_HINT",),
     "generation": ("create_control", "generate_outputs"),
     "generator": ("Generator",),
     "input_images": ("load_images", "load_mask", "size_after_image"),

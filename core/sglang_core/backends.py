@@ -34,6 +34,8 @@ class CallDescription:
     takes_any: bool = False
     multiple_of: int = 1
     frames_step: int | None = None
+    #: Fewer denoising steps are refused.
+    min_steps: int = 1
     #: How many images it starts from at most, where it takes images; ``None``: any number, or not known.
     max_images: int | None = None
     #: Spelling of a request field in the call, where it differs: ``{"guidance_scale": "true_cfg_scale"}``.

@@ -5,6 +5,9 @@ from contextlib import contextmanager
 
 from .errors import SglangError
 
+#: Ends a remedy where only the traceback tells more.
+DEBUG_HINT = "run again with SGLANG_DEBUG=1 to see where it failed"
+
 
 @contextmanager
 def translated(
@@ -20,4 +23,4 @@ def translated(
     except Exception as error:  # foreign code may raise anything
         text = str(error).strip().splitlines()
         problem = f"{what} failed: {type(error).__name__}" + (f": {text[0]}" if text else "")
-        raise kind(problem, f"{remedy}, or run again with SGLANG_DEBUG=1 to see where it failed") from error
+        raise kind(problem, f"{remedy}, or {DEBUG_HINT}") from error

@@ -54,7 +54,7 @@ def plan_requests(
     reasons: dict[str, str] = {}
     values = _call_values(model, call, settings, reasons)
     complete_image_size(values, reasons, inputs)
-    _check_size(values, call)
+    _check_numbers(values, call)
     if values.get("negative_prompt") is not None:
         _check_text(values["negative_prompt"], settings.origin("negative_prompt").label)
     template = GenerationRequest(
@@ -234,7 +234,7 @@ def _split_call_arguments(
     return settings.replace_from(origins, changes) if changes else settings, extra
 
 
-def _check_size(values: Mapping[str, Any], call: CallDescription) -> None:
+def _check_numbers(values: Mapping[str, Any], call: CallDescription) -> None:
     sides = {name: values[name] for name in ("width", "height") if values.get(name) is not None}
     if any(side % call.multiple_of for side in sides.values()):
         asked = " and ".join(f"{name} {side}" for name, side in sides.items())
@@ -246,6 +246,12 @@ def _check_size(values: Mapping[str, Any], call: CallDescription) -> None:
     if frames is not None and step is not None and (frames - 1) % step:
         near_frames = max(0, round((frames - 1) / step)) * step + 1
         raise RequestError(f"this model makes {step} x n + 1 frames, not {frames}", f"use --num-frames {near_frames}")
+    num_steps = values.get("num_inference_steps")
+    if num_steps is not None and num_steps < call.min_steps:
+        raise RequestError(
+            f"num_inference_steps: this model takes at least {call.min_steps} steps, not {num_steps}",
+            f"use --num-inference-steps {call.min_steps} or more",
+        )
 
 
 def _nearest(value: int, grid: int) -> int:

@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from sglang_core import (
+    DEBUG_HINT,
     ExecutionPlan,
     GenerationRequest,
     ModelLoadError,
@@ -52,7 +53,7 @@ def run_failure(error: Exception, plan: ExecutionPlan, request: GenerationReques
     if isinstance(error, RuntimeError) and re.search(r"dtype|Half|BFloat16|not implemented for", text):
         remedy = f"use another precision than {precision}, for example --precision fp32"
     elif not isinstance(error, ValueError | TypeError):
-        remedy = "use other values; SGLANG_DEBUG=1 shows where it failed"
+        remedy = f"use other values, or {DEBUG_HINT}"
     return RequestError(f"{plan.model.pipeline_class} failed: {text}", remedy)
 
 

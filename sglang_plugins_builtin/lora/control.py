@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from attrs import define, evolve, field, fields
 
-from sglang_core import ApiError, RequestError
+from sglang_core import ApiError, ConfigError, RequestError
 
 from .adapters import Adapter, active_adapters, denoisers_of, known_adapters, strengths_setting
 from .config import LoraOptions, LoraServerOptions
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 #: Strengths by component and nickname.
 Strengths = dict[str, dict[str, float]]
 _HUB_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}/[A-Za-z0-9_][A-Za-z0-9_.-]{0,95}")
+_FLAG = re.compile(r"--lora-[a-z-]+")
 _UNAVAILABLE = frozenset({"starting", "restarting", "failed", "stopping"})
 
 
@@ -118,16 +119,21 @@ async def _unmerge(server: "Server", target: str | None) -> Mapping[str, Any]:
 
 async def _follow(server: "Server", known: Mapping[str, Adapter], active: Strengths) -> None:
     adapters = list(known.values())
-    await server.follow(
-        {
-            "lora_path": tuple(adapter.path for adapter in adapters),
-            "lora_nickname": tuple(adapter.nickname for adapter in adapters),
-            "lora_weight_name": tuple(adapter.weight_name or "" for adapter in adapters),
-            "lora_alpha": tuple(adapter.alpha or 0.0 for adapter in adapters),
-            "lora_scale": (),
-            "lora": strengths_setting(active, denoisers_of(server.plan.model)),
-        }
-    )
+    settings = {
+        "lora_path": tuple(adapter.path for adapter in adapters),
+        "lora_nickname": tuple(adapter.nickname for adapter in adapters),
+        "lora_weight_name": tuple(adapter.weight_name or "" for adapter in adapters),
+        "lora_alpha": tuple(adapter.alpha or 0.0 for adapter in adapters),
+        "lora_scale": (),
+        "lora": strengths_setting(active, denoisers_of(server.plan.model)),
+    }
+    try:
+        await server.follow(settings)
+    except ConfigError as error:  # an adapter that is damaged, or does not fit
+        message = _FLAG.sub(lambda flag: flag[0].removeprefix("--").replace("-", "_"), error.problem)
+        named = re.match(r"lora_(nickname|alpha)\b", message)
+        message = f"{message}; try: {error.remedy}"
+        raise ApiError(400, message, param=named[0] if named else "lora_path", code="invalid_request") from error
 
 
 def _options(server: "Server") -> LoraOptions:

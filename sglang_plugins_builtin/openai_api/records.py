@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sglang_core import Job, JobError, JobOutput, JobStatus
 
 from .submission import shown_settings
+from .wording import said_to_clients
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -111,8 +112,7 @@ def error_of(job: Job) -> dict[str, str] | None:
     if job.status != "failed":
         return None
     error = job.error or JobError(code="failed", message="the job failed")
-    message = f"{error.message}; try: {error.remedy}" if error.remedy else error.message
-    return {"code": error.code, "message": message}
+    return {"code": error.code, "message": said_to_clients(error.message, error.remedy)}
 
 
 def inference_time_s(job: Job) -> float | None:

@@ -15,6 +15,7 @@ from sglang_core import ApiError, ConfigError, ConflictError, ExecutionPlan, Job
 
 from .inputs import StoredInputs, store_inputs
 from .model_names import check_model
+from .wording import FIELD_NAMES, said_to_clients
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -44,16 +45,6 @@ _SETTINGS = (
     "output_compression",
     "x264_preset",
 )
-#: Fields whose settings have other names.
-_FIELD_NAMES = {
-    "num_outputs_per_prompt": "n",
-    "image_path": "image",
-    "mask_path": "mask",
-    "output_file_name": "output_format",
-}
-#: Flags in remedies that only help whoever starts the server.
-_OF_THE_COMMAND = frozenset({"backend"})
-_FLAG = re.compile(r"--([a-z][a-z0-9-]*)")
 _MAX_KEY_LENGTH = 200
 #: Settings that are the server's own affair: names of its files.
 PRIVATE_SETTINGS = frozenset({"image_path", "mask_path", "output_file_name"})
@@ -172,17 +163,10 @@ def _planned(server: "Server", settings: Mapping[str, Any]) -> ExecutionPlan:
     try:
         return server.replan(settings)
     except (ConfigError, RequestError) as error:
-        message = _FLAG.sub(_as_field, f"{error.problem}; try: {error.remedy}")
-        for setting, name in _FIELD_NAMES.items():
-            message = re.sub(rf"\b{setting}\b", name, message)
-        given = {_FIELD_NAMES.get(name, name) for name in settings}
+        message = said_to_clients(error.problem, error.remedy)
+        given = {FIELD_NAMES.get(name, name) for name in settings}
         places = [(match.start(), name) for name in given if (match := re.search(rf"\b{name}\b", message))]
         raise ApiError(400, message, param=min(places)[1] if places else None, code="invalid_value") from error
-
-
-def _as_field(flag: re.Match[str]) -> str:
-    """Return a flag as the name of a setting, unless only whoever starts the server can give it."""
-    return flag[0] if flag[1] in _OF_THE_COMMAND else flag[1].replace("-", "_")
 
 
 def _facts(plan: ExecutionPlan) -> dict[str, Any]:
@@ -212,6 +196,6 @@ def _idempotency_key(request: "Request") -> str | None:
 
 def shown_settings(job: Job) -> dict[str, Any]:
     """Return the settings of a job as fields of a request that would ask for the same, but for images."""
-    names = {**_FIELD_NAMES, "num_previews": "previews"}
+    names = {**FIELD_NAMES, "num_previews": "previews"}
     shown = {names.get(name, name): value for name, value in job.settings.items() if name not in PRIVATE_SETTINGS}
     return {**shown, "output_format": job.api["output_format"]} if "output_format" in job.api else shown

@@ -13,7 +13,7 @@ from .credentials import NoCredentialsError
 
 _KEYS = "check SGLANG_S3_ACCESS_KEY_ID and SGLANG_S3_SECRET_ACCESS_KEY"
 _RIGHTS = "give the key the right to write there (s3:PutObject, s3:AbortMultipartUpload), or use another key"
-_AGAIN = "try again later"
+_AGAIN = "repeat it later"
 _REGION = "set the region of the bucket with --s3-region-name (SGLANG_S3_REGION_NAME)"
 _BUCKET = "create the bucket, or correct --s3-bucket-name (SGLANG_S3_BUCKET_NAME)"
 _KMS = "check --s3-kms-key-id (SGLANG_S3_KMS_KEY_ID) and the rights of the access key to use it"

@@ -166,7 +166,7 @@ class S3Storage:
 
     def _error(self, error: Exception, what: str) -> OutputError:
         if isinstance(error, _NotKeptError):
-            return OutputError(f"{what}: the storage did not keep it", "try again later")
+            return OutputError(f"{what}: the storage did not keep it", "repeat it later")
         options = self._options
         given = (options.s3_secret_access_key, options.s3_access_key_id, options.s3_session_token)
         return output_error(error, what, {*filter(None, given), *self._connection.credentials.secrets})

@@ -50,7 +50,40 @@ def read_message(stream: BinaryIO) -> Message | None:
     return None if len(body) < size + payload_size else decoded(body[:size], body[size:])
 
 
-def checked_sizes(head: bytes) -> tuple[int, int]:
+class MessageBuffer:
+    """Takes bytes as they come, and gives the messages in them."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        #: Where what is not taken yet begins.
+        self._start = 0
+
+    def add(self, chunk: bytes) -> None:
+        """Take bytes in that follow those of before."""
+        del self._bytes[: self._start]
+        self._start = 0
+        self._bytes += chunk
+
+    def take(self) -> Message | None:
+        """Return the next message; ``None`` if it is not complete yet.
+
+        :raises ChannelError: if the bytes are no message.
+        """
+        begin = self._start + LENGTHS.size
+        if len(self._bytes) < begin:
+            return None
+        size, payload_size = checked_sizes(self._bytes[self._start : begin])
+        end = begin + size + payload_size
+        if len(self._bytes) < end:
+            return None
+        text, payload = self._bytes[begin : begin + size], bytes(self._bytes[begin + size : end])
+        self._start = end
+        if end == len(self._bytes):  # a large payload need not stay until the next one comes
+            self._bytes, self._start = bytearray(), 0
+        return decoded(text, payload)
+
+
+def checked_sizes(head: bytes | bytearray) -> tuple[int, int]:
     """Return the two lengths with which a message begins.
 
     :raises ChannelError: if they are beyond all reason.
@@ -61,7 +94,7 @@ def checked_sizes(head: bytes) -> tuple[int, int]:
     return size, payload_size
 
 
-def decoded(text: bytes, payload: bytes) -> Message:
+def decoded(text: bytes | bytearray, payload: bytes) -> Message:
     """Return the message of its JSON text and payload.
 
     :raises ChannelError: if the text is none.

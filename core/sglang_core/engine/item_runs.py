@@ -18,6 +18,7 @@ from ..errors import (
     SglangError,
 )
 from ..events import RunPlanned
+from ..foreign_code import DEBUG_HINT
 from ..generation import announced, finish_output, run_requests
 from ..jobs.records import JobError, JobOutput
 from ..log_lines import log_fields
@@ -31,7 +32,7 @@ from .control import PreviewWish
 from .in_process import Engine
 from .rank_control import RankControl, RunWork
 from .reporting import Reporter, Tell
-from .request_settings import request_settings
+from .request_settings import RequestSettings
 from .work import ItemResult, WorkItem
 
 logger = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class ItemRunner:
         interjected: Callable[[], RunWork | None],
     ) -> None:
         self._manager = manager
-        self._settings = settings
+        self._request_settings = RequestSettings(manager, settings)
         self._engine = engine
         self._tell = tell
         self._on_life = on_life
@@ -129,7 +130,7 @@ class ItemRunner:
 
         :raises SglangError: if that can not be; the engine is as before then.
         """
-        settings = request_settings(self._manager, self._settings, values)
+        settings = self._request_settings.of(values)
         plan = replan_requests(self._manager, self._engine.plan, settings, may_lack_inputs=True)
         self._engine.follow(plan)
 
@@ -143,7 +144,7 @@ class ItemRunner:
             "save_output": True,
             "return_frames": False,
         }
-        settings = request_settings(self._manager, self._settings, {**item.settings, **own})
+        settings = self._request_settings.of({**item.settings, **own})
         return _Planned(item, replan_requests(self._manager, self._engine.plan, settings), settings)
 
     def _is_cancelled(self, item_id: str) -> bool:
@@ -288,6 +289,7 @@ def _failure(error: Exception) -> JobError:
         return _job_error(error, "deadline_exceeded")
     # A foreign exception that the host translated says "... failed: TypeError": that is no fault of the request.
     is_foreign = cause is not None and f" failed: {type(cause).__name__}" in str(error)
+    is_foreign = is_foreign or (isinstance(error, SglangError) and DEBUG_HINT in error.remedy)
     if isinstance(error, RequestError | ConfigError) and not is_foreign:
         return _job_error(error, "invalid_request")
     logger.warning("a run failed", exc_info=error)  # for the operator: the client is told one sentence
@@ -300,7 +302,8 @@ def _is_out_of_memory(error: BaseException | None) -> bool:
 
 def _job_error(error: Exception, code: str) -> JobError:
     if isinstance(error, SglangError):
-        return JobError(code=code, message=error.problem, remedy=error.remedy)
+        remedy = error.remedy.replace(DEBUG_HINT, "see in the server's log where it failed")
+        return JobError(code=code, message=error.problem, remedy=remedy)
     text = str(error).strip().splitlines()
     message = f"the run failed: {type(error).__name__}" + (f": {text[0]}" if text else "")
     return JobError(code=code, message=message, remedy="look into the server's log")

@@ -13,11 +13,12 @@ from attrs import frozen
 from ..errors import SglangError, UnavailableError
 from ..foreign_code import translated
 from ..jobs.records import JobError
-from .channel import LENGTHS, ChannelError, Message, checked_sizes, decoded
+from .channel import ChannelError, Message, MessageBuffer
 from .launching import Launcher, RankCommand, Ranks
 
 _EXIT_WAIT_S = 2.0
 _POLL_S = 0.01
+_CHUNK_BYTES = 256 * 1024
 
 
 @frozen(kw_only=True)
@@ -48,6 +49,7 @@ class RankLife:
         self.has_worked = False
         self._reader = reader
         self._writer = writer
+        self._received = MessageBuffer()
         self._began_s = self._heard_s = time.monotonic()
 
     @classmethod
@@ -92,11 +94,17 @@ class RankLife:
     async def receive(self) -> Message | None:
         """Wait for a message; ``None`` when the channel is closed or broken."""
         try:
-            message = await _receive(self._reader)
+            while (message := self._received.take()) is None:
+                chunk = await self._reader.read(_CHUNK_BYTES)
+                if not chunk:  # in the middle of a message too
+                    return None
+                self._received.add(chunk)
+                self._heard_s = time.monotonic()
+        except ConnectionError:
+            return None
         except ChannelError as error:
             self.verdict = _broken(str(error))
             return None
-        self._heard_s = time.monotonic()
         return message
 
     async def kill(self, verdict: Ending | None = None) -> None:
@@ -116,20 +124,6 @@ class RankLife:
         with suppress(ConnectionError):
             await self._writer.wait_closed()
         return self.verdict
-
-
-async def _receive(reader: asyncio.StreamReader) -> Message | None:
-    """Wait for a message; ``None`` when the other side has closed the channel, in the middle of a message too.
-
-    :raises ChannelError: if the bytes are no message.
-    """
-    try:
-        size, payload_size = checked_sizes(await reader.readexactly(LENGTHS.size))
-        text = await reader.readexactly(size)
-        payload = await reader.readexactly(payload_size)
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-    return decoded(text, payload)
 
 
 def _ended(became: str) -> Ending:

@@ -1,4 +1,4 @@
-"""The settings of one request on top of those that a model was loaded with."""
+"""The settings of requests on top of those that a model was loaded with."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -16,31 +16,39 @@ from .work import PREVIEW_SETTINGS
 _PER_REQUEST = (SamplingOptions, OutputOptions, CallOptions, RunOptions)
 
 
-def request_settings(manager: PluginManager, settings: Settings, values: Mapping[str, Any]) -> Settings:
-    """Return the settings of one request; ``values`` are by name or alias, wishes for previews are left out.
+class RequestSettings:
+    """Makes the settings of requests; what is the same for all of them is found once.
 
     The groups of sampling and output need not be among those of the server's own settings.
 
-    :raises RequestError: for a value that cannot change between requests, or a name that is no setting.
-    :raises ConfigError: for a value that its setting does not take.
+    :param settings: those that the model was loaded with.
     """
-    settings = _with_request_groups(manager, settings)
-    fields = {
-        key: field
-        for group in settings.groups
-        if group.settings in _PER_REQUEST or group.is_per_request
-        for field in group.fields
-        for key in field.keys
-    }
-    changes = {}
-    for name, value in values.items():
-        if name in PREVIEW_SETTINGS:
-            continue
-        if name not in fields:
-            raise _refusal(name, settings, fields)
-        changes[fields[name].name] = value
-    origins = {name: Origin(kind="python", label=name) for name in changes}
-    return settings.replace_from(origins, changes)
+
+    def __init__(self, manager: PluginManager, settings: Settings) -> None:
+        self._settings = _with_request_groups(manager, settings)
+        self._fields = {
+            key: field
+            for group in self._settings.groups
+            if group.settings in _PER_REQUEST or group.is_per_request
+            for field in group.fields
+            for key in field.keys
+        }
+
+    def of(self, values: Mapping[str, Any]) -> Settings:
+        """Return the settings of one request; ``values`` are by name or alias, wishes for previews are left out.
+
+        :raises RequestError: for a value that cannot change between requests, or a name that is no setting.
+        :raises ConfigError: for a value that its setting does not take.
+        """
+        changes = {}
+        for name, value in values.items():
+            if name in PREVIEW_SETTINGS:
+                continue
+            if name not in self._fields:
+                raise _refusal(name, self._settings, self._fields)
+            changes[self._fields[name].name] = value
+        origins = {name: Origin(kind="python", label=name) for name in changes}
+        return self._settings.replace_from(origins, changes)
 
 
 def _with_request_groups(manager: PluginManager, settings: Settings) -> Settings:

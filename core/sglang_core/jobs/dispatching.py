@@ -178,7 +178,7 @@ class Dispatcher:
                     self.queue.readmit(entry)
             await asyncio.sleep(_DISK_PAUSE_S)
             return
-        jobs = [job for entry in entries if (job := await self._accepted(entry)) is not None]
+        jobs = [job for entry in entries if (job := await self.queue.job_to_run(entry.id)) is not None]
         ids = {job.id for job in jobs}
         self._running |= ids
         if is_interjected:
@@ -199,10 +199,6 @@ class Dispatcher:
         # While the engine goes on with the next.
         self._spawn(self._settle_all(results, folder, was_interjected=is_interjected))
 
-    async def _accepted(self, entry: QueueEntry) -> Job | None:
-        """Return a job that is on record and not over."""
-        return self._live.current(entry.id) if await self.queue.is_written(entry) else None
-
     async def _begin(self, job_id: str) -> None:
         """Keep that a job runs, and tell it, unless it is over."""
         now = time.time()
@@ -213,11 +209,11 @@ class Dispatcher:
             return evolve(job, status="in_progress", started_at=now, attempts=job.attempts + 1, stage=None)
 
         try:
-            job = await self._finisher.keep(job_id, start)
+            job = await self._finisher.keep(job_id, start) if await self.queue.is_written(job_id) else None
         finally:
             early_events = self._early_events.pop(job_id)
-        if job is None or job.is_over:
-            self._supervisor.cancel(job_id)
+        if job is None or job.is_over:  # it is not on record after all, or it was cancelled meanwhile
+            self.stop_running(job_id)
             return
         self._hub.publish(JobEvent(kind="started", job=job))
         for event in early_events:
@@ -226,7 +222,7 @@ class Dispatcher:
     async def _results(self, jobs: Sequence[Job], folder: Path, *, is_interjected: bool) -> Sequence[ItemResult]:
         """Run jobs on the engine and return how each ended; never raises for one of them.
 
-        The engine begins while it is being kept that they run; no job goes further before that is on record.
+        The engine begins while it is being kept that they are there and run; no job ends before that is on record.
         """
         if not jobs:
             return ()

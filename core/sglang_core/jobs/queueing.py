@@ -31,14 +31,19 @@ class JobQueue:
         self._wake = wake
         #: Accepted, but not on record yet: whether that worked.
         self._unwritten: dict[str, asyncio.Future[bool]] = {}
+        #: Those of them that no record of before can stand for.
+        self._certain: dict[str, Job] = {}
         #: Of every job that waits or runs.
         self._entries: dict[str, QueueEntry] = {}
         #: Jobs that did not fit into the queue, though they were accepted once.
         self._overflow: list[QueueEntry] = []
         self._telling: asyncio.TimerHandle | None = None
 
-    def reserve(self, entry: QueueEntry) -> "asyncio.Future[bool]":
-        """Queue a job that is not on record yet; the result says whether it is, and until then it does not run.
+    def reserve(self, entry: QueueEntry, job: Job) -> "asyncio.Future[bool]":
+        """Queue a job that is about to be put on record; the result says whether it is.
+
+        Until then nothing of it is told or kept. The engine may begin with it meanwhile, unless it has an idempotency
+        key: that may turn out to be the one of another job.
 
         :raises QueueFullError: if there is no room.
         """
@@ -46,14 +51,27 @@ class JobQueue:
         self._entries[entry.id] = entry
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._unwritten[entry.id] = written
-        written.add_done_callback(lambda _: self._unwritten.pop(entry.id, None))
+        if job.idempotency_key is None:
+            self._certain[job.id] = job
+        written.add_done_callback(lambda _: self._forget_unwritten(entry.id))
         self._wake()
         return written
 
-    async def is_written(self, entry: QueueEntry) -> bool:
+    def _forget_unwritten(self, job_id: str) -> None:
+        self._unwritten.pop(job_id, None)
+        self._certain.pop(job_id, None)
+
+    async def is_written(self, job_id: str) -> bool:
         """Wait until it is known whether a job is on record."""
-        written = self._unwritten.get(entry.id)
-        return written is None or await written
+        written = self._unwritten.get(job_id)
+        return written is None or await asyncio.shield(written)  # others wait for it too
+
+    async def job_to_run(self, job_id: str) -> Job | None:
+        """Return the job that the engine may begin with; ``None`` if there is none any more."""
+        certain = self._certain.get(job_id)
+        if certain is not None:
+            return certain
+        return self._live.current(job_id) if await self.is_written(job_id) else None
 
     def readmit(self, entry: QueueEntry) -> None:
         """Queue a job that was accepted before, also where the queue is full now."""

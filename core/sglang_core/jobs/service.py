@@ -186,7 +186,7 @@ class JobService:
             if before is not None:
                 return _same_request(before, job)
         entry = await self._entry(job, plan)
-        written = self._dispatcher.queue.reserve(entry)
+        written = self._dispatcher.queue.reserve(entry, job)
         is_kept = False
         try:
             kept = await self._live.create(job)

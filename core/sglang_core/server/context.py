@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from attrs import define, field, frozen
 
-from ..engine.request_settings import request_settings
+from ..engine.request_settings import RequestSettings
 from ..options import Settings
 from ..options.host import ModelOptions, RunOptions
 from ..options.server import ServerOptions
@@ -88,6 +88,10 @@ class Server:
     is_stopping: bool = False
     #: What :meth:`follow` has set: settings of every request that does not say otherwise.
     request_defaults: dict[str, Any] = field(factory=dict)
+    _request_settings: RequestSettings = field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._request_settings = RequestSettings(self.manager, self.settings)
 
     @property
     def model_names(self) -> tuple[str, ...]:
@@ -100,7 +104,7 @@ class Server:
         :raises SglangError: for what can not be served, which a client is answered with status 400.
         """
         check_settings(self.options, values)
-        settings = request_settings(self.manager, self.settings, {**self.request_defaults, **values})
+        settings = self._request_settings.of({**self.request_defaults, **values})
         plan = replan_requests(self.manager, self.plan, settings)
         check_plan(self.options, plan, self.settings.of(RunOptions).timeout_s)
         return plan
@@ -114,7 +118,7 @@ class Server:
         :raises SglangError: if that can not be; requests go on with the settings of before then.
         """
         wanted = {**self.request_defaults, **values}
-        settings = request_settings(self.manager, self.settings, wanted)
+        settings = self._request_settings.of(wanted)
         await asyncio.to_thread(replan_requests, self.manager, self.plan, settings, may_lack_inputs=True)
         await self.supervisor.follow(wanted)
         self.request_defaults.update(values)

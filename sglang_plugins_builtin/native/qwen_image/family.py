@@ -81,6 +81,8 @@ class QwenImageFamily:
         """
         from sglang_core import CallDescription  # only where something is planned
 
+        from ..schedules.reading import fewest_steps
+
         edits = takes_image(model)
         parameters = {
             "prompt": None,
@@ -98,6 +100,7 @@ class QwenImageFamily:
             parameters=parameters,
             required=("prompt", "image") if edits else ("prompt",),
             multiple_of=2 * vae_scale(model),
+            min_steps=fewest_steps(model.components["scheduler"]),
             spellings={"guidance_scale": "true_cfg_scale"},
             max_images=1 if model.pipeline_class == EDIT else None,
         )

@@ -178,6 +178,9 @@ def test_wrong_adapter_is_refused_and_nothing_changes(fields, status, code, mess
     assert (answer.status_code, error["code"]) == (status, code), error
     assert message in error["message"]
     assert set(error) == {"message", "type", "param", "code"}
+    assert "--lora-path" not in error["message"]
+    if code == "invalid_request":
+        assert error["param"] == ("lora_nickname" if "nickname" in message or "@" in message else "lora_path")
     assert http.get("/v1/list_loras").json() == before
 
 

@@ -4,7 +4,7 @@ import struct
 import pytest
 
 from sglang_core import ModelLoadError, SglangError
-from sglang_core.engine.channel import ChannelError, Message, read_message
+from sglang_core.engine.channel import ChannelError, Message, MessageBuffer, read_message
 from sglang_core.engine.wire import error_from_json, error_to_json, settings_from_json, settings_to_json
 from sglang_core.options import Origin
 from sglang_core.options.host import ModelOptions, SamplingOptions
@@ -20,6 +20,27 @@ def test_messages_come_back_as_they_were_sent():
     stream = io.BytesIO(b"".join(message.encode() for message in messages))
 
     assert [read_message(stream) for _ in range(4)] == [*messages, None]
+
+
+@pytest.mark.parametrize("size", [1, 3, 7, 8, 9, 50, 1000, 10**6])
+def test_messages_are_taken_from_pieces_of_any_size(size):
+    messages = [Message(kind="event", values={"n": n}, payload=bytes(n % 5)) for n in range(40)]
+    sent = b"".join(message.encode() for message in messages)
+    buffer, taken = MessageBuffer(), []
+    for start in range(0, len(sent), size):
+        buffer.add(sent[start : start + size])
+        while (message := buffer.take()) is not None:
+            taken.append(message)
+
+    assert taken == messages
+
+
+def test_a_buffer_refuses_what_is_no_message():
+    buffer = MessageBuffer()
+    buffer.add(b"GET / HTTP/1.1\r\n")
+
+    with pytest.raises(ChannelError, match="is announced"):
+        buffer.take()
 
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 20, -1])

@@ -6,7 +6,7 @@ import shutil
 import pytest
 from model_folders import write_pipeline
 
-from sglang_core import UnavailableError, create_plugin_manager, plan_run
+from sglang_core import RequestError, UnavailableError, create_plugin_manager, plan_run
 from sglang_core.testing import make_settings
 from sglang_plugins_builtin.demo_models.resolver import WEIGHTS_FOLDER
 
@@ -66,3 +66,20 @@ def test_architecture_that_it_does_not_have_goes_to_diffusers_with_the_reason(
 
     assert backend.value == "diffusers"
     assert f"not sglang: {reason}" in backend.reason
+
+
+@pytest.mark.parametrize("backend", ["sglang", "diffusers"])
+def test_a_single_step_of_a_schedule_with_two_ends_is_refused_before_weights_are_read(backend, tmp_path) -> None:
+    folder = shutil.copytree(WEIGHTS_FOLDER / "shapes-image", tmp_path / "model")
+    path = folder / "scheduler" / "scheduler_config.json"
+    config = {**json.loads(path.read_text(encoding="utf-8")), "shift_terminal": 0.02}
+    path.write_text(json.dumps(config), encoding="utf-8")
+    manager = create_plugin_manager(only_built_ins=True)
+    settings = make_settings(manager, model_path=str(folder), prompt="x", backend=backend, num_inference_steps=1)
+
+    with pytest.raises(RequestError) as refused:
+        plan_run(manager, settings)
+
+    assert refused.value.problem == "num_inference_steps: this model takes at least 2 steps, not 1"
+    assert refused.value.remedy == "use --num-inference-steps 2 or more"
+    assert plan_run(manager, settings.replace(num_inference_steps=2)).plan.requests[0].num_inference_steps == 2
