@@ -6,7 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from sglang_core import GenerationRequest, Job, JobError, JobOutput, RequestError
+from sglang_core import GenerationRequest, Job, JobError, JobOutput, RequestError, Settings
 from sglang_core.engine.work import ItemEvent, ItemResult
 
 CONTENT = b"a picture"
@@ -109,7 +109,7 @@ def a_plan(settings: Any) -> Any:
     steps = settings.get("steps", 2)
     request = GenerationRequest(prompt=settings.get("prompt", "a"), width=8, height=8, num_inference_steps=steps)
     output = SimpleNamespace(extension="png", compression=None, x264_preset="fast")
-    return SimpleNamespace(requests=(request,), output=output, settings=SimpleNamespace(fields=list))
+    return SimpleNamespace(requests=(request,), output=output, settings=Settings(values={}))
 
 
 def a_job(number: int, kind: str = "image", settings: Any = None, **values: Any) -> Job:

@@ -157,8 +157,8 @@ def replan_requests(
     requests, reasons = _plan_requests(manager, plan.model, plan.call, settings, may_lack_inputs)
     output = _plan_output(manager, settings, plan.kind, requests)
     plan = evolve(plan, requests=requests, request_reasons=reasons, output=output, settings=settings)
-    plan = evolve(plan, transforms=_choose_transforms(manager, plan, loaded=plan.transforms))
-    return evolve(plan, memory=_estimated_again(manager, plan))
+    transforms = _choose_transforms(manager, plan, loaded=plan.transforms)
+    return evolve(plan, transforms=transforms, memory=_estimated_again(manager, plan))
 
 
 def _plan_output(
@@ -264,7 +264,7 @@ def _choose_transforms(
     """
     chosen = []
     for transform in sorted(manager.pipeline_transforms, key=lambda transform: transform.order):
-        if loaded is not None and not isinstance(transform, FollowingTransform):
+        if loaded is not None and not issubclass(type(transform), FollowingTransform):
             chosen += [choice for choice in loaded if choice.value == transform.name]
             continue
         reason = transform.wanted(plan)

@@ -46,7 +46,9 @@ def plan_requests(
     :raises ConfigError: if prompts, seeds or images do not fit together.
     """
     inputs = plan_inputs(call, settings, may_lack=may_lack_inputs, other_backends=other_backends)
-    call, model = inputs.call, evolve(model, pipeline_class=inputs.call.pipeline_class or model.pipeline_class)
+    call = inputs.call
+    if call.pipeline_class is not None:
+        model = evolve(model, pipeline_class=call.pipeline_class)
     settings, extra = _split_call_arguments(model, call, settings)
     options = settings.of(SamplingOptions)
     is_placeholder = may_lack_inputs and not options.prompt and options.prompt_path is None

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Hashable
 
+from ..options.host import RunOptions
 from ..planning_types import ExecutionPlan
 from ..requests import GenerationRequest
 
@@ -25,7 +26,7 @@ def batch_key(plan: ExecutionPlan) -> Hashable | None:
     # Guided requests run two predictions a step, unguided ones a single one: whether there is a negative prompt counts.
     values["is_negated"] = request.negative_prompt is not None
     values["output"] = (plan.output.extension, plan.output.compression, plan.output.x264_preset)
-    values["timeout_s"] = next((value for _, field, value in plan.settings.fields() if field.name == "timeout_s"), None)
+    values["timeout_s"] = plan.settings.of(RunOptions).timeout_s
     values["followed"] = followed_settings(plan)
     try:
         return json.dumps(values, sort_keys=True)
@@ -35,7 +36,13 @@ def batch_key(plan: ExecutionPlan) -> Hashable | None:
 
 def followed_settings(plan: ExecutionPlan) -> tuple[tuple[str, str], ...]:
     """Return what is equal for planned requests that find the pipeline in the same state."""
-    return tuple((field.name, repr(value)) for group, field, value in plan.settings.fields() if group.is_per_request)
+    settings = plan.settings
+    groups = [group for group in settings.groups if group.is_per_request]
+    return tuple(
+        (field.name, repr(getattr(settings.of(group.settings), field.name)))
+        for group in groups
+        for field in group.fields
+    )
 
 
 def plan_cost(plan: ExecutionPlan) -> float:

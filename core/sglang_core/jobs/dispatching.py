@@ -33,6 +33,7 @@ _CANCEL_AGAIN_S = 0.25
 _STOP_S = 5.0
 _DISK_PAUSE_S = 1.0
 _QUIET_POLL_S = 0.05
+_LEAVE_AFTER_S = 0.05
 _MOST_EARLY_EVENTS = 20
 
 
@@ -285,7 +286,11 @@ class Dispatcher:
             await asyncio.gather(*(self._settle(result, folder, was_interjected) for result in results))
         finally:
             is_quiet = not any(result.is_lost for result in results)
-            await asyncio.to_thread(self._files.leave_work_folder, folder, is_quiet=is_quiet)
+            self._spawn(self._leave(folder, is_quiet=is_quiet))
+
+    async def _leave(self, folder: Path, *, is_quiet: bool) -> None:
+        await asyncio.sleep(_LEAVE_AFTER_S)  # the client is being answered: its thread shall not wait for this one
+        await asyncio.to_thread(self._files.leave_work_folder, folder, is_quiet=is_quiet)
 
     async def _settle(self, result: ItemResult, folder: Path, was_interjected: bool) -> None:
         self._progress_kept_at.pop(result.id, None)
