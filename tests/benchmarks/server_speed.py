@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -126,8 +127,7 @@ def polling(runs: int, folder: Path) -> None:
 
 
 async def _poll(url: str, runs: int, num_clients: int = 1000) -> tuple[list[float], list[float], list[float]]:
-    limits = httpx.Limits(max_connections=num_clients + 10, max_keepalive_connections=num_clients + 10)
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120, limits=limits) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120) as client:
         body = {**BODY, "num_inference_steps": 10_000, "run_in_background": True}
         job = (await client.post("/v1/images/generations", json=body)).raise_for_status().json()["id"]
         steps = _Steps()
@@ -138,7 +138,7 @@ async def _poll(url: str, runs: int, num_clients: int = 1000) -> tuple[list[floa
             alone.append(await steps.seconds_each())
             stop, counter = asyncio.Event(), [0]
             pollers = [
-                asyncio.create_task(_ask(client, job, stop, counter, 10 * n / num_clients)) for n in range(num_clients)
+                asyncio.create_task(_ask(url, job, stop, counter, 10 * n / num_clients)) for n in range(num_clients)
             ]
             await asyncio.sleep(15)  # until all know how often they may ask
             began, before = time.perf_counter(), counter[0]
@@ -174,12 +174,23 @@ class _Steps:
         return (time.perf_counter() - began) / max(1, self._index - before)
 
 
-async def _ask(client: httpx.AsyncClient, job: str, stop: asyncio.Event, counter: list[int], delay: float) -> None:
+async def _ask(url: str, job: str, stop: asyncio.Event, counter: list[int], delay: float) -> None:
+    """Ask for a job when told to, on a connection of its own.
+
+    By hand, in a tenth of the time that an HTTP library takes: the clients of others are on other machines.
+    """
+    address = urlsplit(url)
     await asyncio.sleep(delay)
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
     while not stop.is_set():
-        answer = (await client.get(f"/v1/images/{job}")).raise_for_status()
+        writer.write(f"GET /v1/images/{job} HTTP/1.1\r\nHost: {address.netloc}\r\n\r\n".encode())
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
+        assert status.startswith("HTTP/1.1 200"), status
+        headers = dict(line.lower().split(": ", 1) for line in lines if line)
+        await reader.readexactly(int(headers["content-length"]))
         counter[0] += 1
-        await asyncio.sleep(int(answer.headers.get("openai-poll-after-ms", 1000)) / 1000)
+        await asyncio.sleep(int(headers["openai-poll-after-ms"]) / 1000)
+    writer.close()
 
 
 def batching(runs: int, folder: Path) -> None:

@@ -137,7 +137,8 @@ class RankProcess:
 
     def _run(self, message: Message) -> None:
         assert self._runner is not None
-        self._send("begun", {"work": message.values["work"]})
+        if message.values["is_interjected"]:  # any other begins as soon as it is here
+            self._send("begun", {"work": message.values["work"]})
         self._runner.run(_items(message), Path(message.values["folder"]), self._send_result)
         self._send("done", {"work": message.values["work"]})
 

@@ -176,7 +176,7 @@ ANSWERS = {
     "AuthorizationHeaderMalformed": ("in another region", "SGLANG_S3_REGION_NAME"),
     "QuotaExceeded": ("the quota there is used up", "quota"),
     "KMS.NotFoundException": ("no such KMS key", "SGLANG_S3_KMS_KEY_ID"),
-    "SomethingNew": (r"the storage refuses it \(SomethingNew: said the server\)", "try again"),
+    "SomethingNew": (r"the storage refuses it \(SomethingNew: said the server\)", "repeat it later"),
 }
 
 
