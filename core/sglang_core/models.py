@@ -152,6 +152,12 @@ class ModelDescription:
             needed.update(component.files)
         return tuple(sorted(needed))
 
+    @property
+    def fewest_steps(self) -> int:
+        """Return how many steps its noise schedule takes: a single level can not be stretched to two ends."""
+        scheduler = self.components.get("scheduler")
+        return 2 if scheduler is not None and scheduler.config.get("shift_terminal") else 1
+
 
 def describe_model(source: ModelSource) -> ModelDescription:
     """Read the metadata of a model: its index, the component configurations, the weight headers.

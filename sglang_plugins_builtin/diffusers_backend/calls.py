@@ -106,15 +106,9 @@ def _own_call(model: ModelDescription, code: PipelineCode) -> CallDescription:
         takes_any=code.takes_any,
         multiple_of=pixels * _patch(model, code),
         frames_step=frames if kind == "video" and _needs_whole_latents(code) else None,
-        min_steps=_fewest_steps(model),
+        min_steps=model.fewest_steps,
         spellings=spellings,
     )
-
-
-def _fewest_steps(model: ModelDescription) -> int:
-    """Return how many steps the schedule takes at least: stretched to two ends, a single one is not a number."""
-    scheduler = model.components.get("scheduler")
-    return 2 if scheduler is not None and scheduler.config.get("shift_terminal") else 1
 
 
 def _relative_call(model: ModelDescription, code: PipelineCode | None) -> CallDescription | None:

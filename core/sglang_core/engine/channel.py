@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 
 from attrs import field, frozen
 
-LENGTHS = struct.Struct(">II")
+_LENGTHS = struct.Struct(">II")
 MAX_JSON_BYTES = 32 * 2**20
 MAX_PAYLOAD_BYTES = 64 * 2**20
 
@@ -34,7 +34,7 @@ class Message:
         :raises TypeError: if a value is none of JSON.
         """
         text = json.dumps({"kind": self.kind, **self.values}, separators=(",", ":")).encode()
-        return LENGTHS.pack(len(text), len(self.payload)) + text + self.payload
+        return _LENGTHS.pack(len(text), len(self.payload)) + text + self.payload
 
 
 def read_message(stream: BinaryIO) -> Message | None:
@@ -42,12 +42,12 @@ def read_message(stream: BinaryIO) -> Message | None:
 
     :raises ChannelError: if the bytes are no message.
     """
-    head = stream.read(LENGTHS.size)
-    if len(head) < LENGTHS.size:
+    head = stream.read(_LENGTHS.size)
+    if len(head) < _LENGTHS.size:
         return None
-    size, payload_size = checked_sizes(head)
+    size, payload_size = _checked_sizes(head)
     body = stream.read(size + payload_size)
-    return None if len(body) < size + payload_size else decoded(body[:size], body[size:])
+    return None if len(body) < size + payload_size else _decoded(body[:size], body[size:])
 
 
 class MessageBuffer:
@@ -69,10 +69,10 @@ class MessageBuffer:
 
         :raises ChannelError: if the bytes are no message.
         """
-        begin = self._start + LENGTHS.size
+        begin = self._start + _LENGTHS.size
         if len(self._bytes) < begin:
             return None
-        size, payload_size = checked_sizes(self._bytes[self._start : begin])
+        size, payload_size = _checked_sizes(self._bytes[self._start : begin])
         end = begin + size + payload_size
         if len(self._bytes) < end:
             return None
@@ -80,21 +80,21 @@ class MessageBuffer:
         self._start = end
         if end == len(self._bytes):  # a large payload need not stay until the next one comes
             self._bytes, self._start = bytearray(), 0
-        return decoded(text, payload)
+        return _decoded(text, payload)
 
 
-def checked_sizes(head: bytes | bytearray) -> tuple[int, int]:
+def _checked_sizes(head: bytes | bytearray) -> tuple[int, int]:
     """Return the two lengths with which a message begins.
 
     :raises ChannelError: if they are beyond all reason.
     """
-    size, payload_size = LENGTHS.unpack(head)
+    size, payload_size = _LENGTHS.unpack(head)
     if size > MAX_JSON_BYTES or payload_size > MAX_PAYLOAD_BYTES:
         raise ChannelError(f"a message of {size:,} + {payload_size:,} bytes is announced")
     return size, payload_size
 
 
-def decoded(text: bytes | bytearray, payload: bytes) -> Message:
+def _decoded(text: bytes | bytearray, payload: bytes) -> Message:
     """Return the message of its JSON text and payload.
 
     :raises ChannelError: if the text is none.

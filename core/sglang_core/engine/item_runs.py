@@ -287,13 +287,17 @@ def _failure(error: Exception) -> JobError:
         return _job_error(error, "out_of_memory")
     if isinstance(error, DeadlineExceededError):
         return _job_error(error, "deadline_exceeded")
-    # A foreign exception that the host translated says "... failed: TypeError": that is no fault of the request.
-    is_foreign = cause is not None and f" failed: {type(cause).__name__}" in str(error)
-    is_foreign = is_foreign or (isinstance(error, SglangError) and DEBUG_HINT in error.remedy)
-    if isinstance(error, RequestError | ConfigError) and not is_foreign:
+    if isinstance(error, RequestError | ConfigError) and not _is_foreign(error):
         return _job_error(error, "invalid_request")
     logger.warning("a run failed", exc_info=error)  # for the operator: the client is told one sentence
     return _job_error(error, "failed")
+
+
+def _is_foreign(error: SglangError) -> bool:
+    """Say whether a foreign exception was translated, of which only its traceback tells more: no request's fault."""
+    cause = error.__cause__
+    says_so = cause is not None and f" failed: {type(cause).__name__}" in str(error)
+    return says_so or DEBUG_HINT in error.remedy
 
 
 def _is_out_of_memory(error: BaseException | None) -> bool:

@@ -29,10 +29,8 @@ class JobQueue:
         self._hub = hub
         self._scheduler = scheduler
         self._wake = wake
-        #: Accepted, but not on record yet: whether that worked.
-        self._unwritten: dict[str, asyncio.Future[bool]] = {}
-        #: Those of them that no record of before can stand for.
-        self._certain: dict[str, Job] = {}
+        #: Accepted, but not on record yet; and whether that worked.
+        self._unwritten: dict[str, tuple[Job, asyncio.Future[bool]]] = {}
         #: Of every job that waits or runs.
         self._entries: dict[str, QueueEntry] = {}
         #: Jobs that did not fit into the queue, though they were accepted once.
@@ -50,27 +48,24 @@ class JobQueue:
         self._scheduler.add(entry, time.time())
         self._entries[entry.id] = entry
         written: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        self._unwritten[entry.id] = written
-        if job.idempotency_key is None:
-            self._certain[job.id] = job
-        written.add_done_callback(lambda _: self._forget_unwritten(entry.id))
+        self._unwritten[entry.id] = job, written
+        written.add_done_callback(lambda _: self._unwritten.pop(entry.id, None))
         self._wake()
         return written
 
-    def _forget_unwritten(self, job_id: str) -> None:
-        self._unwritten.pop(job_id, None)
-        self._certain.pop(job_id, None)
-
     async def is_written(self, job_id: str) -> bool:
         """Wait until it is known whether a job is on record."""
-        written = self._unwritten.get(job_id)
-        return written is None or await asyncio.shield(written)  # others wait for it too
+        if job_id not in self._unwritten:
+            return True
+        _, written = self._unwritten[job_id]
+        return await asyncio.shield(written)  # others wait for it too
 
     async def job_to_run(self, job_id: str) -> Job | None:
         """Return the job that the engine may begin with; ``None`` if there is none any more."""
-        certain = self._certain.get(job_id)
-        if certain is not None:
-            return certain
+        if job_id in self._unwritten:
+            job, _ = self._unwritten[job_id]
+            if job.idempotency_key is None:
+                return job
         return self._live.current(job_id) if await self.is_written(job_id) else None
 
     def readmit(self, entry: QueueEntry) -> None:

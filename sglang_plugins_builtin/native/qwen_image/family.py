@@ -81,8 +81,6 @@ class QwenImageFamily:
         """
         from sglang_core import CallDescription  # only where something is planned
 
-        from ..schedules.reading import fewest_steps
-
         edits = takes_image(model)
         parameters = {
             "prompt": None,
@@ -100,7 +98,7 @@ class QwenImageFamily:
             parameters=parameters,
             required=("prompt", "image") if edits else ("prompt",),
             multiple_of=2 * vae_scale(model),
-            min_steps=fewest_steps(model.components["scheduler"]),
+            min_steps=model.fewest_steps,
             spellings={"guidance_scale": "true_cfg_scale"},
             max_images=1 if model.pipeline_class == EDIT else None,
         )

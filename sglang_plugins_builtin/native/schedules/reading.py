@@ -36,11 +36,6 @@ def schedule_of(component: ComponentDescription, *, shifts_by_size: bool = False
     return read_schedule(config, f"{component.name}/scheduler_config.json", shifts_by_size=shifts_by_size)
 
 
-def fewest_steps(component: ComponentDescription) -> int:
-    """Return how many steps a model's schedule takes at least: one level alone can not be stretched to two ends."""
-    return 2 if component.config.get("shift_terminal") else 1
-
-
 def load_schedule(component: ComponentDescription, *, shifts_by_size: bool = False) -> ScheduleSettings:
     """Do what ``schedule_of`` does, and say which keys are not used: for loading, since planning reads often."""
     settings = schedule_of(component, shifts_by_size=shifts_by_size)

@@ -76,8 +76,6 @@ class WanFamily:
         """Say what a call takes: the arguments of the pipeline of diffusers, with its defaults."""
         from sglang_core import CallDescription  # only where something is planned
 
-        from ..schedules.reading import fewest_steps
-
         vae = _vae_config(model)
         parameters = {
             "prompt": None,
@@ -99,7 +97,7 @@ class WanFamily:
             required=("prompt", "image") if takes_image(model) else ("prompt",),
             multiple_of=vae.spatial_factor * _config(model).patch_size[1],
             frames_step=vae.temporal_factor,
-            min_steps=fewest_steps(model.components["scheduler"]),
+            min_steps=model.fewest_steps,
             max_images=1,
         )
 
