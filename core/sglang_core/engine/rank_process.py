@@ -139,8 +139,22 @@ class RankProcess:
         assert self._runner is not None
         if message.values["is_interjected"]:  # any other begins as soon as it is here
             self._send("begun", {"work": message.values["work"]})
-        self._runner.run(_items(message), Path(message.values["folder"]), self._send_result)
-        self._send("done", {"work": message.values["work"]})
+        items = _items(message)
+        results: list[Message] = []
+
+        def finished(result: ItemResult) -> None:
+            results.append(Message(kind="result", values=result.to_json()))
+            if len(results) < len(items):
+                self._send_at_once(results[-1])
+
+        done = Message(kind="done", values={"work": message.values["work"]})
+        try:
+            self._runner.run(items, Path(message.values["folder"]), finished)
+        finally:  # what has ended is told, whatever comes after it
+            if results and len(results) == len(items):  # the server wakes up once for both
+                self._send_at_once(results[-1], done)
+        if len(results) != len(items):
+            self._send_at_once(done)
 
     def _follow(self, message: Message) -> None:
         assert self._runner is not None
@@ -170,9 +184,6 @@ class RankProcess:
             logger.exception("a work failed in the middle of another")
             self._send("done", {"work": message.values["work"]})
 
-    def _send_result(self, result: ItemResult) -> None:
-        self._send("result", result.to_json())
-
     def _tell(self, event: ItemEvent) -> None:
         self._send("event", event.to_json(), event.preview_png or b"")
 
@@ -180,7 +191,10 @@ class RankProcess:
         self._send("alive", {})
 
     def _send(self, kind: str, values: Mapping[str, Any], payload: bytes = b"") -> None:
-        encoded = Message(kind=kind, values=values, payload=payload).encode()
+        self._send_at_once(Message(kind=kind, values=values, payload=payload))
+
+    def _send_at_once(self, *messages: Message) -> None:
+        encoded = b"".join(message.encode() for message in messages)
         with self._send_lock:
             self._channel.sendall(encoded)
 

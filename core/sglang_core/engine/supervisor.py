@@ -6,8 +6,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, Literal
 
-from attrs import evolve
-
 from ..errors import ModelLoadError, SglangError
 from ..log_lines import is_json_log
 from ..options import Settings
@@ -299,7 +297,7 @@ class Supervisor:
             return
         for run in [run for run in runs if values["id"] in run.items]:
             if message.kind == "event":
-                run.tell(evolve(ItemEvent(**values), preview_png=message.payload or None))
+                run.tell(ItemEvent(**{**values, "preview_png": message.payload or None}))
             else:
                 run.results[values["id"]] = result_from_json(values)
 

@@ -258,16 +258,17 @@ class Dispatcher:
         job = self._live.advance(event.id, event.stage, event.progress)
         if job is None:
             return
-        self._hub.publish(
-            JobEvent(
-                kind="progress" if event.preview_png is None else "preview",
-                job=job,
-                stage=event.stage,
-                index=event.index,
-                total=event.total,
-                preview_png=event.preview_png,
+        if self._hub.is_followed(event.id):
+            self._hub.publish(
+                JobEvent(
+                    kind="progress" if event.preview_png is None else "preview",
+                    job=job,
+                    stage=event.stage,
+                    index=event.index,
+                    total=event.total,
+                    preview_png=event.preview_png,
+                )
             )
-        )
         now = time.monotonic()
         if now - self._progress_kept_at.setdefault(event.id, now) >= PROGRESS_INTERVAL_S:
             self._progress_kept_at[event.id] = now

@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, TypeVar
 
 from attrs import frozen
 
@@ -12,6 +12,7 @@ from .records import Job
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
 JobEventKind = Literal["queued", "started", "progress", "preview", "finished"]
 #: Of these a listener that lags needs only the latest.
 _REPLACEABLE: frozenset[JobEventKind] = frozenset({"queued", "progress", "preview"})
@@ -81,6 +82,8 @@ class EventHub:
         #: Told every event of every job, in the thread of the event loop: they must be quick.
         self.listeners: list[JobEventListener] = []
         self._mailboxes: dict[str, list[Mailbox]] = {}
+        #: Of those to whom nothing but the end of a job matters.
+        self._ends: dict[str, list[asyncio.Future[Job | None]]] = {}
         self._is_closed = False
 
     @contextmanager
@@ -93,10 +96,23 @@ class EventHub:
         try:
             yield mailbox
         finally:
-            others = self._mailboxes[job_id]
-            others.remove(mailbox)
-            if not others:
-                del self._mailboxes[job_id]
+            _remove(self._mailboxes, job_id, mailbox)
+
+    @contextmanager
+    def end(self, job_id: str) -> "Iterator[asyncio.Future[Job | None]]":
+        """Give the body a future of the job when it is over; of ``None`` if the server stops before."""
+        end: asyncio.Future[Job | None] = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(job_id, []).append(end)
+        if self._is_closed:
+            end.set_result(None)
+        try:
+            yield end
+        finally:
+            _remove(self._ends, job_id, end)
+
+    def is_followed(self, job_id: str) -> bool:
+        """Say whether somebody wants to know how far a job is."""
+        return bool(self.listeners) or job_id in self._mailboxes
 
     def publish(self, event: JobEvent) -> None:
         """Tell the listeners of all jobs, and of this one."""
@@ -107,6 +123,9 @@ class EventHub:
                 logger.warning("a listener failed on an event of job %s", event.job.id, exc_info=True)
         for mailbox in self._mailboxes.get(event.job.id, ()):
             mailbox.put(event)
+        if event.kind == "finished":
+            for end in self._ends.get(event.job.id, ()):
+                _settle(end, event.job)
 
     @property
     def listened(self) -> tuple[str, ...]:
@@ -119,3 +138,18 @@ class EventHub:
         for mailboxes in self._mailboxes.values():
             for mailbox in mailboxes:
                 mailbox.close()
+        for ends in self._ends.values():
+            for end in ends:
+                _settle(end, None)
+
+
+def _remove(taken: dict[str, list[T]], job_id: str, which: T) -> None:
+    others = taken[job_id]
+    others.remove(which)
+    if not others:
+        del taken[job_id]
+
+
+def _settle(end: "asyncio.Future[Job | None]", job: Job | None) -> None:
+    if not end.done():  # whoever waited may have gone away
+        end.set_result(job)

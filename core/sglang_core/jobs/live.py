@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from attrs import evolve
 
 from .records import Job, JobStatus
 from .store import JobQuery, OpenJobStore
+from .threads import SerialThread
 
 T = TypeVar("T")
 UNFINISHED: frozenset[JobStatus] = frozenset({"queued", "in_progress", "cancelling"})
@@ -25,8 +25,8 @@ class LiveJobs:
         self._store = store
         self._jobs: dict[str, Job] = {}
         # One thread: the store has one writer anyway, and the order of changes is that of the calls.
-        self._threads = ThreadPoolExecutor(1, thread_name_prefix="job-store")
-        self._flush_threads = ThreadPoolExecutor(1, thread_name_prefix="job-store-flush")
+        self._thread = SerialThread("job-store")
+        self._flush_thread = SerialThread("job-store-flush")
         self._next_flush: asyncio.Task[None] | None = None
         self._flush_lock = asyncio.Lock()
 
@@ -119,15 +119,15 @@ class LiveJobs:
     async def _flush(self) -> None:
         async with self._flush_lock:  # who comes while the disk works waits for the next round
             self._next_flush = None
-            await asyncio.get_running_loop().run_in_executor(self._flush_threads, self._store.flush)
+            await self._flush_thread.run(self._store.flush)
 
     async def close(self) -> None:
         """Close the store."""
         try:
             await self._call(self._store.close)
         finally:
-            self._threads.shutdown(wait=False)
-            self._flush_threads.shutdown(wait=False)
+            self._thread.close()
+            self._flush_thread.close()
 
     async def _call(self, function: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function)
+        return await self._thread.run(function)

@@ -269,13 +269,12 @@ class JobService:
 
         :raises RequestError: if there is none.
         """
-        with self._hub.mailbox(job_id) as mailbox:
+        with self._hub.end(job_id) as end:
             job = await self._known(job_id)
             if not job.is_over:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(timeout_s):
-                        async for event in mailbox:
-                            job = event.job
+                        job = await end or job
         return job if job.is_over else await self._live.get(job_id) or job
 
     async def events(self, job_id: str) -> AsyncIterator[JobEvent]:

@@ -1,5 +1,6 @@
 """Groups of settings, as plugins register them."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from attrs import field, frozen
@@ -24,9 +25,12 @@ class OptionGroup:
     #: Settings that may differ from request to request of a loaded model, because a transform follows them.
     is_per_request: bool = False
     fields: tuple[OptionField, ...] = field(init=False, repr=False)
+    #: The fields by name.
+    by_name: Mapping[str, OptionField] = field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "fields", option_fields(self.settings))
+        object.__setattr__(self, "by_name", {each.name: each for each in self.fields})
 
     @property
     def title(self) -> str:

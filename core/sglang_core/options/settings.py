@@ -84,15 +84,14 @@ class Settings:
 
         :raises ConfigError: for a name that is no setting here, or a value that its setting does not take.
         """
-        touched = [group for group in self.groups if any(each.name in changes for each in group.fields)]
-        fields = {option_field.name: option_field for group in touched for option_field in group.fields}
-        for name in changes:
-            if name not in fields:
+        names = changes.keys()
+        touched = [group for group in self.groups if not names.isdisjoint(group.by_name)]
+        changed = {}
+        for name, value in changes.items():
+            option_field = next((group.by_name[name] for group in touched if name in group.by_name), None)
+            if option_field is None:
                 raise ConfigError(f"{origins[name].label}: unknown setting {name!r}", "see --print-config")
-        changed = {
-            name: _converted(Given(field=fields[name], value=value, origin=origins[name]), value)
-            for name, value in changes.items()
-        }
+            changed[name] = _converted(Given(field=option_field, value=value, origin=origins[name]), value)
         all_origins = {**self.origins, **origins}
         built = {}
         for group in touched:  # the others are right already

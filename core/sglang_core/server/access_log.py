@@ -83,7 +83,7 @@ class AccessLog:
                 listener(record)
             except Exception:  # a plugin's: its fault must not become the request's
                 logger.exception("a listener to requests failed")
-        if not record.path.startswith(self._excluded or ("\0",)):
+        if logger.isEnabledFor(logging.INFO) and not record.path.startswith(self._excluded or ("\0",)):
             logger.info("%s", _line(record), extra={"fields": asdict(record)})
 
 
