@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 #: Status of a failed job for a client that waited, by the code of its error. The others are 500.
 _STATUSES = {"invalid_request": 400, "out_of_memory": 400, "cancelled": 409, "crashed": 503, "hung": 503}
-_STATUSES |= {"deadline_exceeded": 504}
+_STATUSES |= {"deadline_exceeded": 504, "output_not_written": 507}
 #: Cancellations that nobody waits for; a task without a reference may vanish.
 _cancellations: set[asyncio.Task[None]] = set()
 

@@ -13,6 +13,7 @@ from ..errors import (
     ConfigError,
     DeadlineExceededError,
     OutOfDeviceMemoryError,
+    OutputError,
     RequestCancelledError,
     RequestError,
     SglangError,
@@ -20,7 +21,7 @@ from ..errors import (
 from ..events import RunPlanned
 from ..foreign_code import DEBUG_HINT
 from ..generation import announced, finish_output, run_requests
-from ..jobs.records import JobError, JobOutput
+from ..jobs.records import NOT_WRITTEN, JobError, JobOutput
 from ..log_lines import log_fields
 from ..options import Settings
 from ..options.host import RunOptions
@@ -289,6 +290,9 @@ def _failure(error: Exception) -> JobError:
         return _job_error(error, "deadline_exceeded")
     if isinstance(error, RequestError | ConfigError) and not _is_foreign(error):
         return _job_error(error, "invalid_request")
+    if isinstance(error, OutputError) and not _is_foreign(error):
+        logger.warning("a result is lost: %s (%s)", error.problem, error.remedy)
+        return NOT_WRITTEN
     logger.warning("a run failed", exc_info=error)  # for the operator: the client is told one sentence
     return _job_error(error, "failed")
 

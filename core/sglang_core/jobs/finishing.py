@@ -18,7 +18,7 @@ from ..storage import OpenStorage, UploadItem
 from .events import EventHub, JobEvent
 from .files import JobFiles
 from .live import LiveJobs
-from .records import Job, JobError, JobOutput, JobStatus
+from .records import NOT_WRITTEN, Job, JobError, JobOutput, JobStatus
 from .threads import DaemonThreads
 from .webhooks import WebhookSender
 
@@ -192,8 +192,8 @@ class Finisher:
             await self.keep(job_id, lambda job: job if job.is_over else evolve(job, outputs=taking.outputs))
             await self.complete_with(job_id, taking.outputs, result)
         except _NotTakenError as error:
-            failure = JobError(code="failed", message=error.problem, remedy=error.remedy)
-            await self.end(job_id, "failed", error=failure, result=result)
+            logger.warning("the result of job %s is lost: %s (%s)", job_id, error.problem, error.remedy)
+            await self.end(job_id, "failed", error=NOT_WRITTEN, result=result)
 
     async def complete_with(self, job_id: str, outputs: Sequence[JobOutput], result: ItemResult | None = None) -> None:
         """End a job whose outputs are where they stay, after their upload where there is a storage."""

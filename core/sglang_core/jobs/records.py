@@ -32,6 +32,12 @@ class JobError:
     remedy: str = ""
 
 
+#: What clients are told of a disk that is full: where it is, and whose folders those are, is for the server's log.
+NOT_WRITTEN = JobError(
+    code="output_not_written", message="the result can not be written", remedy="see in the server's log why"
+)
+
+
 @frozen(kw_only=True)
 class JobOutput:
     """One file of a job.

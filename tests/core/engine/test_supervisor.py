@@ -113,8 +113,8 @@ def test_full_folder_is_an_error_of_the_item(supervised, item):
 
     (result,) = supervised(body)
 
-    assert result.error.code == "failed"
-    assert "a part of the path is a file, not a folder" in result.error.message
+    assert result.error.code == "output_not_written"
+    assert str(supervised.folder) not in result.error.message
 
 
 @pytest.mark.parametrize(
