@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from .event_schemas import EVENTS
 from .fields import RequestFields
 from .requests import (
     ImageEditRequest,
@@ -42,7 +43,7 @@ def schemas() -> dict[str, Schema]:
         "ImageEditForm": request_schema(ImageEditRequest, is_form=True),
         "VideoForm": request_schema(VideoRequest, is_form=True),
     }
-    return {**bodies, **forms, **ANSWERS}
+    return {**bodies, **forms, **ANSWERS, **EVENTS}
 
 
 def create_document(paths: Mapping[str, Mapping[str, Any]], *, has_keys: bool) -> dict[str, Any]:

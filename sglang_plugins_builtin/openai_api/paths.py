@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from .schemas import reference
+
 Item = dict[str, Any]
 
 _ERROR_TEXTS = {
@@ -30,7 +32,7 @@ def all_paths() -> dict[str, Item]:
 
 def image_paths() -> dict[str, Item]:
     """Return the paths of images."""
-    streamed = {"text/event-stream": {"schema": {"type": "string"}}}
+    streamed = {"text/event-stream": {"schema": reference("ImageStreamEvent")}}
     answers = {
         "200": _answer("The images, or the events of a stream.", "Images", streamed),
         "202": _answer("The job of a request that runs in the background.", "ImageJob"),
@@ -76,7 +78,7 @@ def video_paths() -> dict[str, Item]:
 def _job_paths(noun: str, tag: str, record: str, content: Item) -> dict[str, Item]:
     one = noun[:-1].capitalize()
     job = {"200": _answer("The job.", record)}
-    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    events = {"text/event-stream": {"schema": reference(f"{record}Event")}}
     return {
         f"/v1/{noun}": {
             "get": _operation(
@@ -195,19 +197,15 @@ def _operation(
     if parameters:
         operation["parameters"] = parameters
     if body is not None:
-        content = {"application/json": {"schema": _reference(body[0])}}
+        content = {"application/json": {"schema": reference(body[0])}}
         if body[1] is not None:
-            content["multipart/form-data"] = {"schema": _reference(body[1])}
+            content["multipart/form-data"] = {"schema": reference(body[1])}
         operation["requestBody"] = {"required": True, "content": content}
     return operation
 
 
-def _reference(name: str) -> Item:
-    return {"$ref": f"#/components/schemas/{name}"}
-
-
 def _answer(description: str, name: str, more: Item | None = None) -> Item:
-    content = {"application/json": {"schema": _reference(name)}, **(more or {})}
+    content = {"application/json": {"schema": reference(name)}, **(more or {})}
     return {"description": description, "content": content}
 
 

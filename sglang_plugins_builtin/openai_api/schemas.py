@@ -88,18 +88,24 @@ def _nullable(schema: Schema) -> Schema:
     return {**nullable, "enum": [*schema["enum"], None]} if "enum" in schema else nullable
 
 
-def _object(properties: Mapping[str, Schema], *, required: bool = True, **more: Any) -> Schema:
-    schema: Schema = {"type": "object", "properties": dict(properties), **more}
-    return {**schema, "required": list(properties)} if required else schema
+def object_schema(properties: Mapping[str, Schema]) -> Schema:
+    """Return the schema of an object that has these properties, and perhaps others."""
+    return {"type": "object", "properties": dict(properties), "required": list(properties)}
 
 
-def _maybe(kind: str) -> Schema:
+def maybe(kind: str) -> Schema:
+    """Return the schema of a value that may be null."""
     return {"type": [kind, "null"]}
+
+
+def reference(name: str) -> Schema:
+    """Return a reference to a schema of the document."""
+    return {"$ref": f"#/components/schemas/{name}"}
 
 
 TEXT: Schema = {"type": "string"}
 INTEGER: Schema = {"type": "integer"}
-_OUTPUT = _object(
+_OUTPUT = object_schema(
     {
         "index": INTEGER,
         "url": TEXT,
@@ -107,14 +113,14 @@ _OUTPUT = _object(
         "width": INTEGER,
         "height": INTEGER,
         "num_frames": INTEGER,
-        "fps": _maybe("number"),
+        "fps": maybe("number"),
         "num_bytes": INTEGER,
         "seed": INTEGER,
         "is_uploaded": {"type": "boolean"},
-        "upload_error": _maybe("string"),
+        "upload_error": maybe("string"),
     }
 )
-_RECORD: dict[str, Schema] = {
+RECORD: dict[str, Schema] = {
     "id": TEXT,
     "status": {"enum": ["queued", "in_progress", "completed", "failed"], "description": "As OpenAI's clients know it."},
     "state": {
@@ -122,26 +128,26 @@ _RECORD: dict[str, Schema] = {
         "description": "The exact state: a cancelled job has the status `failed` and the error code `cancelled`.",
     },
     "progress": {"type": "integer", "minimum": 0, "maximum": 100},
-    "stage": _maybe("string"),
+    "stage": maybe("string"),
     "created_at": INTEGER,
-    "started_at": _maybe("integer"),
-    "completed_at": _maybe("integer"),
-    "expires_at": _maybe("integer"),
+    "started_at": maybe("integer"),
+    "completed_at": maybe("integer"),
+    "expires_at": maybe("integer"),
     "model": TEXT,
-    "prompt": _maybe("string"),
+    "prompt": maybe("string"),
     "size": {"type": "string", "description": "`WIDTHxHEIGHT` of the output, or `auto` before it is known."},
-    "error": {"anyOf": [_object({"code": TEXT, "message": TEXT}), {"type": "null"}]},
-    "num_outputs": _maybe("integer"),
-    "url": _maybe("string"),
+    "error": {"anyOf": [object_schema({"code": TEXT, "message": TEXT}), {"type": "null"}]},
+    "num_outputs": maybe("integer"),
+    "url": maybe("string"),
     "urls": {"type": ["array", "null"], "items": TEXT},
     "outputs": {"type": "array", "items": _OUTPUT},
     "settings": {"type": "object", "description": "What was asked for; another request can be made of it."},
     "queue_position": {"type": ["integer", "null"], "description": "0: the next to run."},
     "wait_s": {"type": ["number", "null"], "description": "Estimated seconds until it runs."},
-    "inference_time_s": _maybe("number"),
+    "inference_time_s": maybe("number"),
     "timings_s": {"type": "object", "additionalProperties": {"type": "number"}},
 }
-_MODEL = _object(
+_MODEL = object_schema(
     {
         "id": TEXT,
         "object": {"const": "model"},
@@ -151,13 +157,13 @@ _MODEL = _object(
         "takes_images": {"type": "boolean"},
         "takes_mask": {"type": "boolean"},
         "needs_image": {"type": "boolean"},
-        "max_images": _maybe("integer"),
+        "max_images": maybe("integer"),
         "defaults": {"type": "object"},
     }
 )
 
 
-_ACTIVE_LORA = _object(
+_ACTIVE_LORA = object_schema(
     {
         "nickname": TEXT,
         "nicknames": {"type": "array", "items": TEXT},
@@ -171,12 +177,12 @@ _ACTIVE_LORA = _object(
 
 
 def _page_of(name: str) -> Schema:
-    return _object(
+    return object_schema(
         {
             "object": {"const": "list"},
-            "data": {"type": "array", "items": {"$ref": f"#/components/schemas/{name}"}},
-            "first_id": _maybe("string"),
-            "last_id": _maybe("string"),
+            "data": {"type": "array", "items": reference(name)},
+            "first_id": maybe("string"),
+            "last_id": maybe("string"),
             "has_more": {"type": "boolean"},
         }
     )
@@ -184,32 +190,32 @@ def _page_of(name: str) -> Schema:
 
 #: The schemas of answers by name.
 ANSWERS: Mapping[str, Schema] = {
-    "Error": _object(
-        {"error": _object({"message": TEXT, "type": TEXT, "param": _maybe("string"), "code": _maybe("string")})}
+    "Error": object_schema(
+        {"error": object_schema({"message": TEXT, "type": TEXT, "param": maybe("string"), "code": maybe("string")})}
     ),
-    "Video": _object(
+    "Video": object_schema(
         {
-            **_RECORD,
+            **RECORD,
             "object": {"const": "video"},
             "seconds": {"type": "string", "description": "Length in seconds."},
-            "num_frames": _maybe("integer"),
-            "fps": _maybe("number"),
-            "remixed_from_video_id": _maybe("string"),
+            "num_frames": maybe("integer"),
+            "fps": maybe("number"),
+            "remixed_from_video_id": maybe("string"),
         }
     ),
     "VideoList": _page_of("Video"),
-    "ImageJob": _object({**_RECORD, "object": {"const": "image"}, "operation": TEXT}),
+    "ImageJob": object_schema({**RECORD, "object": {"const": "image"}, "operation": TEXT}),
     "ImageJobList": _page_of("ImageJob"),
-    "Images": _object(
+    "Images": object_schema(
         {
             "created": INTEGER,
             "data": {
                 "type": "array",
-                "items": _object(
+                "items": object_schema(
                     {
-                        "url": _maybe("string"),
-                        "b64_json": _maybe("string"),
-                        "revised_prompt": _maybe("string"),
+                        "url": maybe("string"),
+                        "b64_json": maybe("string"),
+                        "revised_prompt": maybe("string"),
                         "seed": INTEGER,
                     }
                 ),
@@ -218,18 +224,16 @@ ANSWERS: Mapping[str, Schema] = {
             "size": TEXT,
             "background": TEXT,
             "id": TEXT,
-            "inference_time_s": _maybe("number"),
+            "inference_time_s": maybe("number"),
         }
     ),
-    "Deleted": _object({"id": TEXT, "object": TEXT, "deleted": {"const": True}}),
+    "Deleted": object_schema({"id": TEXT, "object": TEXT, "deleted": {"const": True}}),
     "Model": _MODEL,
-    "ModelList": _object(
-        {"object": {"const": "list"}, "data": {"type": "array", "items": {"$ref": "#/components/schemas/Model"}}}
-    ),
-    "LoraChange": _object({"status": {"const": "ok"}, "message": TEXT}),
-    "Loras": _object(
+    "ModelList": object_schema({"object": {"const": "list"}, "data": {"type": "array", "items": reference("Model")}}),
+    "LoraChange": object_schema({"status": {"const": "ok"}, "message": TEXT}),
+    "Loras": object_schema(
         {
-            "loaded_adapters": {"type": "array", "items": _object({"nickname": TEXT, "path": TEXT})},
+            "loaded_adapters": {"type": "array", "items": object_schema({"nickname": TEXT, "path": TEXT})},
             "active": {
                 "type": "object",
                 "description": "The adapters in the weights, by component.",

@@ -28,21 +28,24 @@ async def wait_for(server: "Server", request: "Request", job: Job, *, is_kept: b
     leaving = asyncio.ensure_future(_hang_up(request))
     try:
         await asyncio.wait({finishing, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if finishing.done():
-            return finishing.result()
     finally:
-        for task in (finishing, leaving):
-            task.cancel()
-        await asyncio.gather(finishing, leaving, return_exceptions=True)
-        if not finishing.done() or finishing.cancelled():
+        leaving.add_done_callback(_ignore)
+        leaving.cancel()  # and not waited for: the client is to have its answer
+        if not finishing.done():
+            finishing.cancel()
             leave(server, job, is_kept=is_kept)
-    return None
+    return finishing.result() if finishing.done() else None
 
 
 async def _hang_up(request: "Request") -> None:
     """Return when the client is gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _ignore(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        task.exception()  # that of a client whose answer is ready
 
 
 def leave(server: "Server", job: Job, *, is_kept: bool) -> None:

@@ -81,8 +81,15 @@ class Dispatcher:
         #: What the engine says of jobs before it is on record that they run.
         self._early_events: dict[str, deque[ItemEvent]] = {}
         self._progress_kept_at: dict[str, float] = {}
+        #: The folders of works that are over, and whether nobody can write to them any more.
+        self._left: dict[Path, bool] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         supervisor.on_state(lambda *_: self._wake.set())
+
+    @property
+    def is_batching(self) -> bool:
+        """Say whether jobs may run together."""
+        return self._max_batch > 1
 
     @property
     def running(self) -> frozenset[str]:
@@ -286,12 +293,14 @@ class Dispatcher:
         try:
             await asyncio.gather(*(self._settle(result, folder, was_interjected) for result in results))
         finally:
-            is_quiet = not any(result.is_lost for result in results)
-            self._spawn(self._leave(folder, is_quiet=is_quiet))
+            self._left[folder] = not any(result.is_lost for result in results)
+            if len(self._left) == 1:
+                self._spawn(self._leave_folders())
 
-    async def _leave(self, folder: Path, *, is_quiet: bool) -> None:
+    async def _leave_folders(self) -> None:
         await asyncio.sleep(_LEAVE_AFTER_S)  # the client is being answered: its thread shall not wait for this one
-        await asyncio.to_thread(self._files.leave_work_folder, folder, is_quiet=is_quiet)
+        left, self._left = self._left, {}
+        await asyncio.to_thread(self._files.leave_work_folders, left)
 
     async def _settle(self, result: ItemResult, folder: Path, was_interjected: bool) -> None:
         self._progress_kept_at.pop(result.id, None)

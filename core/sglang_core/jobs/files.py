@@ -14,7 +14,7 @@ import secrets
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from attrs import evolve
@@ -92,16 +92,22 @@ class JobFiles:
         except IndexError:
             return None
 
-    def leave_work_folder(self, folder: Path, *, is_quiet: bool) -> None:
-        """Remove such a folder with what was not taken from it, or keep an empty one for another work.
+    def leave_work_folders(self, folders: Mapping[Path, bool]) -> None:
+        """Remove such folders with what was not taken from them, or keep empty ones for other works.
 
-        :param is_quiet: nobody can write to it any more.
+        :param folders: and whether each is quiet: nobody can write to it any more.
         """
+        for folder, is_quiet in folders.items():
+            if not (is_quiet and self._keeps_for_another(folder)):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _keeps_for_another(self, folder: Path) -> bool:
+        """Keep a folder for another work, if it is empty."""
         with contextlib.suppress(OSError):
-            if is_quiet and self._work_folder is not None and not any(folder.iterdir()):
+            if self._work_folder is not None and not any(folder.iterdir()):
                 self._spare_folders.append(folder)
-                return
-        shutil.rmtree(folder, ignore_errors=True)
+                return True
+        return False
 
     def take(self, job_id: str, outputs: Collection[JobOutput], folder: Path) -> tuple[JobOutput, ...]:
         """Move finished outputs from the folder they were made in to where they stay, under the name of their job.

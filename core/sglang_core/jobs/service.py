@@ -213,7 +213,7 @@ class JobService:
             owner=job.owner,
             priority=job.priority,
             cost=plan_cost(plan),
-            batch_key=batch_key(plan),
+            batch_key=batch_key(plan) if self._dispatcher.is_batching else None,
             state_key=followed_settings(plan),
             created_at=job.created_at,
         )

@@ -14,8 +14,7 @@ def test_a_folder_for_work_is_used_again_if_it_is_empty_and_nobody_writes_there(
     empty, remains, lost = (files.make_work_folder() for _ in range(3))
     (remains / "half.png").write_bytes(b"half a picture")
 
-    for folder, is_quiet in ((empty, True), (remains, True), (lost, False)):
-        files.leave_work_folder(folder, is_quiet=is_quiet)
+    files.leave_work_folders({empty: True, remains: True, lost: False})
 
     assert [files.spare_work_folder(), files.spare_work_folder()] == [empty, None]
     assert [folder.exists() for folder in (empty, remains, lost)] == [True, False, False]
