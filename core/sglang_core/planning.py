@@ -158,7 +158,10 @@ def replan_requests(
     output = _plan_output(manager, settings, plan.kind, requests)
     plan = evolve(plan, requests=requests, request_reasons=reasons, output=output, settings=settings)
     transforms = _choose_transforms(manager, plan, loaded=plan.transforms)
-    return evolve(plan, transforms=transforms, memory=_estimated_again(manager, plan))
+    memory = _estimated_again(manager, plan)
+    if (transforms, memory) == (plan.transforms, plan.memory):  # as with most requests: a copy less
+        return plan
+    return evolve(plan, transforms=transforms, memory=memory)
 
 
 def _plan_output(

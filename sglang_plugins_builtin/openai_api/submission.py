@@ -129,6 +129,7 @@ async def accept_stored(
         # The headers of images are read while planning: that may take a moment.
         plan = await asyncio.to_thread(_planned, server, settings) if stored.names else _planned(server, settings)
         key = server.api_key_of(request)
+        idempotency_key = _idempotency_key(request)
         job = Job(
             id=job_id,
             kind=submission.kind,
@@ -138,8 +139,8 @@ async def accept_stored(
             api={**submission.api, **_facts(plan)},
             owner=None if key is None else key.name,
             priority=submission.priority + (0 if key is None else key.priority),
-            idempotency_key=_idempotency_key(request),
-            request_digest=_digest(submission, stored),
+            idempotency_key=idempotency_key,
+            request_digest=None if idempotency_key is None else _digest(submission, stored),
             webhook_url=submission.webhook_url,
             input_files=stored.names,
         )

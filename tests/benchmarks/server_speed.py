@@ -1,7 +1,7 @@
-"""Measure the server: start, what HTTP adds to a run, polling clients, batching, small requests beside a large one.
+"""Measure the server: start, what HTTP adds to a run, records, polling clients, batching, small requests beside a large one.
 
-``python tests/benchmarks/server_speed.py [start] [overhead] [polling] [batching] [interleaving] [--runs N]``; without
-names, all.
+``python tests/benchmarks/server_speed.py [start] [overhead] [records] [polling] [batching] [interleaving] [--runs N]``;
+without names, all.
 """
 
 import argparse
@@ -18,17 +18,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from attrs import evolve
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rank_plugins import write_rank_plugin
 
-from sglang_core import Generator, create_plugin_manager
+from sglang_core import Generator, Job, JobOutput, create_plugin_manager
 from sglang_core.testing import write_tiny_pipeline
+from sglang_plugins_builtin.sqlite_jobs.database import SqliteJobs
 
 PROMPT = "a small red circle above a blue square on a white background"
 #: Of the benchmark of polling.
@@ -283,6 +286,40 @@ class _Pollers:
             writer.close()
 
 
+def records(runs: int, folder: Path) -> None:
+    """Measure what keeping a job costs, in a store that has 5,000 jobs already: its three changes, and reading it."""
+    store = SqliteJobs(folder / "records")
+    settings = {"prompt": PROMPT, "seed": [1], "output_file_name": "img_x.png", "num_inference_steps": 20}
+    output = JobOutput(
+        index=0, kind="image", media_type="image/png", width=128, height=128, num_frames=1, num_bytes=1653, seed=1,
+        file="img_x.png", receipt={"settings": settings},
+    )  # fmt: skip
+    seconds: dict[str, list[float]] = {"create": [], "begin": [], "end": [], "read": []}
+    for index in range(5000 + 200 * runs):
+        job = Job(
+            id=f"img_{index:032x}", kind="image", operation="images.generations", created_at=time.time(),
+            settings=settings, api={"model": "demo/shapes-image", "response_format": "url", "width": 128},
+        )  # fmt: skip
+        calls = {
+            "create": partial(store.create, job),
+            "begin": partial(store.change, job.id, lambda each: evolve(each, status="in_progress", attempts=1)),
+            "end": partial(store.change, job.id, lambda each: evolve(each, status="completed", outputs=(output,))),
+            "read": partial(store.get, job.id),
+        }
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if index >= 5000:
+                seconds[name].append(time.perf_counter() - began)
+    store.close()
+    each = ", ".join(
+        f"{name} {statistics.median(found) * 1e3:.2f} (p99 {quantile(found, 99) * 1e3:.2f})"
+        for name, found in seconds.items()
+    )
+    total = sum(statistics.median(seconds[name]) for name in ("create", "begin", "end"))
+    print(f"a job's record: {total * 1e3:.2f} ms in all; {each}   target 1 ms")
+
+
 def batching(runs: int, folder: Path) -> None:
     """Compare the throughput of requests that come four at a time, with and without batches.
 
@@ -365,7 +402,7 @@ def _in_progress(client: httpx.Client) -> list[str]:
 
 def main() -> None:
     """Read the command line and print what is asked for."""
-    tables = {each.__name__: each for each in (start, overhead, polling, batching, interleaving)}
+    tables = {each.__name__: each for each in (start, overhead, records, polling, batching, interleaving)}
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("tables", nargs="*", default=list(tables))
     parser.add_argument("--runs", type=int, default=5)

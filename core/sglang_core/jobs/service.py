@@ -202,7 +202,8 @@ class JobService:
                     with contextlib.suppress(OutputError):
                         await self._live.delete(job.id)
             written.set_result(is_kept)
-        self._hub.publish(self._dispatcher.queue.queued_event(kept))
+        if self._hub.is_followed(kept.id):
+            self._hub.publish(self._dispatcher.queue.queued_event(kept))
         return self._live.current(job.id) or kept
 
     async def _entry(self, job: Job, plan: ExecutionPlan | None = None) -> QueueEntry:
