@@ -1,4 +1,4 @@
-"""Measure the server: start, what HTTP adds to a run, records, polling clients, batching, small requests beside a large one.
+"""Measure the server: its start, what it adds to a run, records, polling, batches, small requests beside a large one.
 
 ``python tests/benchmarks/server_speed.py [start] [overhead] [records] [polling] [batching] [interleaving] [--runs N]``;
 without names, all.
