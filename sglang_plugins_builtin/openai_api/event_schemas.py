@@ -13,10 +13,9 @@ _IMAGE: dict[str, Schema] = {
     "b64_json": TEXT,
 }
 _PREVIEW = object_schema({"media_type": {"const": "image/png"}, "b64_json": TEXT})
-
-
-def _names(what: str) -> Schema:
-    return {"enum": [f"image_generation.{what}", f"image_edit.{what}"]}
+_PARTIAL = ["image_generation.partial_image", "image_edit.partial_image"]
+_COMPLETED = ["image_generation.completed", "image_edit.completed"]
+_JOB_EVENTS = ["queued", "started", "progress", "preview", "finished"]
 
 
 def _event(names: list[str], data: str) -> Schema:
@@ -31,7 +30,7 @@ def _event(names: list[str], data: str) -> Schema:
 def _job_data(record: str) -> Schema:
     schema = object_schema(
         {
-            "type": {"enum": ["queued", "started", "progress", "preview", "finished"]},
+            "type": {"enum": _JOB_EVENTS},
             "id": TEXT,
             "status": RECORD["status"],
             "state": RECORD["state"],
@@ -47,16 +46,14 @@ def _job_data(record: str) -> Schema:
     return {**schema, "properties": {**schema["properties"], **more}}
 
 
-_JOB_EVENTS = ["queued", "started", "progress", "preview", "finished"]
-_IMAGE_EVENTS = [*_names("partial_image")["enum"], *_names("completed")["enum"], "error"]
 #: The schemas of events by name.
 EVENTS: Mapping[str, Schema] = {
-    "ImageStreamEvent": _event(_IMAGE_EVENTS, "ImageStreamData"),
+    "ImageStreamEvent": _event([*_PARTIAL, *_COMPLETED, "error"], "ImageStreamData"),
     "ImageStreamData": {
         "anyOf": [
             object_schema(
                 {
-                    "type": _names("partial_image"),
+                    "type": {"enum": _PARTIAL},
                     **_IMAGE,
                     "output_format": {"const": "png"},
                     "partial_image_index": INTEGER,
@@ -64,7 +61,7 @@ EVENTS: Mapping[str, Schema] = {
             ),
             object_schema(
                 {
-                    "type": _names("completed"),
+                    "type": {"enum": _COMPLETED},
                     **_IMAGE,
                     "output_format": {"enum": ["png", "jpeg", "webp"]},
                     "index": INTEGER,

@@ -140,21 +140,23 @@ class RankProcess:
         if message.values["is_interjected"]:  # any other begins as soon as it is here
             self._send("begun", {"work": message.values["work"]})
         items = _items(message)
-        results: list[Message] = []
+        num_open, last = len(items), list[Message]()
 
         def finished(result: ItemResult) -> None:
-            results.append(Message(kind="result", values=result.to_json()))
-            if len(results) < len(items):
-                self._send_at_once(results[-1])
+            nonlocal num_open
+            num_open -= 1
+            told = Message(kind="result", values=result.to_json())
+            if num_open:
+                self._send_at_once(told)
+            else:  # goes with the end of the work, so that the server wakes up once for both
+                last.append(told)
 
-        done = Message(kind="done", values={"work": message.values["work"]})
         try:
             self._runner.run(items, Path(message.values["folder"]), finished)
-        finally:  # what has ended is told, whatever comes after it
-            if results and len(results) == len(items):  # the server wakes up once for both
-                self._send_at_once(results[-1], done)
-        if len(results) != len(items):
-            self._send_at_once(done)
+        except BaseException:
+            self._send_at_once(*last)  # what has ended is told, whatever comes after it
+            raise
+        self._send_at_once(*last, Message(kind="done", values={"work": message.values["work"]}))
 
     def _follow(self, message: Message) -> None:
         assert self._runner is not None

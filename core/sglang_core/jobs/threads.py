@@ -55,8 +55,9 @@ class SerialThread:
 
     def close(self) -> None:
         """Let the thread end when it has done what was asked until now."""
-        self._calls.put(None)
-        self._thread = None
+        if self._thread is not None:
+            self._calls.put(None)
+            self._thread = None
 
     def _serve(self) -> None:
         while (call := self._calls.get()) is not None:

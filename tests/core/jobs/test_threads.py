@@ -70,3 +70,13 @@ def test_it_ends_when_it_is_closed_after_what_was_asked_before():
         pytest.fail("the thread goes on")
 
     asyncio.run(scenario())
+
+
+def test_it_works_after_it_was_closed_unused():
+    async def scenario():
+        thread = SerialThread("store")
+        thread.close()
+        assert await thread.run(lambda: "works") == "works"
+        thread.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
