@@ -23,7 +23,10 @@ def check_model(server: "Server", name: object) -> None:
     """
     if isinstance(name, str) and name not in server.model_names:
         names = ", ".join(repr(known) for known in server.model_names[:_SHOWN])
-        message = f"the model {name[:100]!r} is not served here, but {names}"
+        message = (
+            f"the model {name[:100]!r} is not served here, but {names}: use one of these names, or leave 'model' out "
+            "(--served-model-name gives further ones when the server is started)"
+        )
         raise ApiError(404, message, param="model", code="model_not_found")
 
 

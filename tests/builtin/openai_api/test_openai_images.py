@@ -189,7 +189,8 @@ def test_model_that_is_not_served_is_404(client):
         client.images.generate(prompt="a", model="dall-e-3")
 
     assert caught.value.code == "model_not_found"
-    assert "'dall-e-3' is not served here, but 'tiny', 'gpt-image-1'" in str(caught.value)
+    assert "'dall-e-3' is not served here, but 'tiny', 'gpt-image-1', 'sora-2': use one of" in str(caught.value)
+    assert "--served-model-name" in str(caught.value)
 
 
 def test_stream_sends_partial_images_and_the_image(client):
