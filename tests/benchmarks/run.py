@@ -148,12 +148,11 @@ def engine(runs: int) -> None:
 
 def server(runs: int) -> None:
     """Time what ``sglang serve`` adds, and what batches bring."""
-    import server_speed
+    from server_speed import TABLES
 
     print("\nThe server")
     with tempfile.TemporaryDirectory() as folder:
-        tables = (server_speed.start, server_speed.overhead, server_speed.polling, server_speed.batching)
-        for table in (*tables, server_speed.interleaving):
+        for table in TABLES.values():
             table(runs, Path(folder))
 
 

@@ -7,7 +7,6 @@ without names, all.
 import argparse
 import asyncio
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -20,7 +19,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import httpx
 from attrs import evolve
@@ -28,14 +26,13 @@ from attrs import evolve
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from rank_plugins import write_rank_plugin
+from server_clients import WINDOW_S, Connection, Pollers, Steps
 
 from sglang_core import Generator, Job, JobOutput, create_plugin_manager
 from sglang_core.testing import write_tiny_pipeline
 from sglang_plugins_builtin.sqlite_jobs.database import SqliteJobs
 
 PROMPT = "a small red circle above a blue square on a white background"
-#: Of the benchmark of polling.
-WINDOW_S = 3.0
 BODY = {"prompt": PROMPT, "seed": 1, "response_format": "url"}
 
 
@@ -95,7 +92,7 @@ def overhead(runs: int, folder: Path) -> None:
         sys.path.insert(0, str(folder / "overhead" / "site"))
         manager = create_plugin_manager()
         model = str(folder / "overhead" / "tiny-model")
-        connection = _Connection(url)
+        connection = Connection(url)
         with Generator.from_pretrained(model, manager=manager, output_path=str(folder / "in-process")) as generator:
             for _ in range(2 * runs):
                 over_http += times(lambda: connection.post("/v1/images/generations", BODY), 20)
@@ -115,36 +112,6 @@ def overhead(runs: int, folder: Path) -> None:
         f"two processes that compute in turn as long as a request: median {quantile(alone, 50) * 1e3:.1f}, "
         f"p99 {quantile(alone, 99) * 1e3:.1f} ms"
     )
-
-
-class _Connection:
-    """A connection that is kept, and asks by hand, in a tenth of the time that an HTTP library takes."""
-
-    def __init__(self, url: str) -> None:
-        address = urlsplit(url)
-        assert address.hostname is not None
-        assert address.port is not None
-        self._socket = socket.create_connection((address.hostname, address.port))
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._answers = self._socket.makefile("rb")
-        self._host = address.netloc
-
-    def post(self, path: str, body: object) -> None:
-        data = json.dumps(body).encode()
-        head = f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: application/json\r\n"
-        self._socket.sendall(f"{head}Content-Length: {len(data)}\r\n\r\n".encode() + data)
-        status = self._answers.readline()
-        assert status.startswith(b"HTTP/1.1 200"), status
-        length = 0
-        while (line := self._answers.readline()) != b"\r\n":
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-        assert json.loads(self._answers.read(length))["data"]
-
-    def close(self) -> None:
-        self._answers.close()
-        self._socket.close()
 
 
 def _turns_s(each_s: float, count: int) -> list[float]:
@@ -201,7 +168,7 @@ def polling(runs: int, folder: Path) -> None:
     """
     with serving(folder / "polling", "--max-steps", "10000", OMP_NUM_THREADS="1") as url:
         alone, polled, asked_per_s = asyncio.run(_poll(url, 8 * runs))
-    ratios = sorted(2 * each / (alone[i] + alone[i + 1]) for i, each in enumerate(polled))
+    ratios = [2 * each / (alone[i] + alone[i + 1]) for i, each in enumerate(polled)]
     print(
         f"a step while 1,000 clients poll: {statistics.median(ratios):.3f} of its time alone, half of "
         f"{len(ratios)} windows from {quantile(ratios, 25):.3f} to {quantile(ratios, 75):.3f}   target 1.02 "
@@ -213,7 +180,7 @@ async def _poll(url: str, count: int, num_clients: int = 1000) -> tuple[list[flo
     async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=120) as client:
         body = {**BODY, "size": "512x512", "num_inference_steps": 10_000, "run_in_background": True}
         job = (await client.post("/v1/images/generations", json=body)).raise_for_status().json()["id"]
-        steps, pollers = _Steps(), _Pollers(url, job)
+        steps, pollers = Steps(), Pollers(url, job)
         following = asyncio.create_task(steps.follow(client, job))
         asking = [asyncio.create_task(pollers.ask(10 * n / num_clients)) for n in range(num_clients)]
         await asyncio.sleep(15)  # until all know how often they may ask
@@ -231,59 +198,6 @@ async def _poll(url: str, count: int, num_clients: int = 1000) -> tuple[list[flo
         await client.post(f"/v1/images/{job}/cancel")
         following.cancel()
         return alone, polled, num_asked / (count * WINDOW_S)
-
-
-class _Steps:
-    """How far a run is, by the events that the server sends of it."""
-
-    def __init__(self) -> None:
-        self._index = 0
-
-    async def follow(self, client: httpx.AsyncClient, job: str) -> None:
-        """Listen until cancelled."""
-        async with client.stream("GET", f"/v1/images/{job}/events") as answer:
-            async for line in answer.aiter_lines():
-                if line.startswith("data:"):
-                    event = json.loads(line.removeprefix("data:"))
-                    self._index = event.get("step") or self._index
-
-    async def seconds_each(self) -> float:
-        """Return the mean time of a step for a while."""
-        began, before = time.perf_counter(), self._index
-        await asyncio.sleep(WINDOW_S)
-        return (time.perf_counter() - began) / max(1, self._index - before)
-
-
-class _Pollers:
-    """Clients that ask for a job when told to, each on a connection of its own.
-
-    By hand, in a tenth of the time that an HTTP library takes: the clients of others are on other machines.
-    """
-
-    def __init__(self, url: str, job: str) -> None:
-        self._address = urlsplit(url)
-        self._question = f"GET /v1/images/{job} HTTP/1.1\r\nHost: {self._address.netloc}\r\n\r\n".encode()
-        self.is_asking = True
-        self.num_asked = 0
-
-    async def ask(self, delay: float) -> None:
-        """Be one of them, until cancelled; what is due while nobody asks is left out."""
-        await asyncio.sleep(delay)
-        reader, writer = await asyncio.open_connection(self._address.hostname, self._address.port)
-        pause_s = 10.0
-        try:
-            while True:
-                if self.is_asking:
-                    writer.write(self._question)
-                    status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").splitlines()
-                    assert status.startswith("HTTP/1.1 200"), status
-                    headers = dict(line.lower().split(": ", 1) for line in lines if line)
-                    await reader.readexactly(int(headers["content-length"]))
-                    self.num_asked += 1
-                    pause_s = int(headers["openai-poll-after-ms"]) / 1000
-                await asyncio.sleep(pause_s)
-        finally:
-            writer.close()
 
 
 def records(runs: int, folder: Path) -> None:
@@ -344,7 +258,7 @@ def batching(runs: int, folder: Path) -> None:
 
 
 def _four_at_once(url: str, body: dict[str, object], turn: int) -> float:
-    connections = [_Connection(url) for _ in range(4)]
+    connections = [Connection(url) for _ in range(4)]
 
     def ask(index: int) -> None:
         connections[index].post("/v1/images/generations", {**body, "seed": 10 * turn + index})
@@ -400,16 +314,19 @@ def _in_progress(client: httpx.Client) -> list[str]:
     return [job["id"] for job in jobs if job["state"] == "in_progress"]
 
 
+#: Everything that is measured, by name.
+TABLES = {each.__name__: each for each in (start, overhead, records, polling, batching, interleaving)}
+
+
 def main() -> None:
     """Read the command line and print what is asked for."""
-    tables = {each.__name__: each for each in (start, overhead, records, polling, batching, interleaving)}
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("tables", nargs="*", default=list(tables))
+    parser.add_argument("tables", nargs="*", default=list(TABLES))
     parser.add_argument("--runs", type=int, default=5)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         for name in options.tables:
-            tables[name](options.runs, Path(folder))
+            TABLES[name](options.runs, Path(folder))
 
 
 if __name__ == "__main__":
